@@ -1,0 +1,1 @@
+"""How any service speaks on the mesh: codec, server, transports, errors, settings, telemetry."""

@@ -1,0 +1,265 @@
+"""The one table of errors: reason -> gRPC code, HTTP status, OpenAI error object.
+
+Use cases raise these nouns and never name a status. A servicer's wrapper (meshkit.serving) turns them into trailers;
+a client's transport (meshkit.channel) turns trailers back into the same nouns. The reasons are
+weir.error.v1.Reason's; docs/errors.md shows the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
+
+import grpc
+
+from gen.weir.error.v1 import Reason
+
+DOMAIN = "weir"
+MAX_MESSAGE_CHARS = 500
+"""A longer message is cut, so that all details of an error stay under 4 KiB of headers."""
+
+
+class Mapped(NamedTuple):
+    """How one reason shows on each face. `openai_code` None is JSON's null."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    openai_type: str
+    openai_code: str | None
+    retry_helps: bool
+
+
+def _row(
+    code: grpc.StatusCode, status: int, kind: str, openai_code: str | None, *, retry_helps: bool = False
+) -> Mapped:
+    return Mapped(code, status, kind, openai_code, retry_helps)
+
+
+_BAD = "invalid_request_error"
+_AUTH = "authentication_error"
+_CODE = grpc.StatusCode
+TABLE: Mapping[Reason, Mapped] = MappingProxyType(
+    {
+        Reason.INVALID_REQUEST: _row(_CODE.INVALID_ARGUMENT, 400, _BAD, None),
+        Reason.UNSUPPORTED_PARAMETER: _row(_CODE.INVALID_ARGUMENT, 400, _BAD, "unsupported_parameter"),
+        Reason.CONTEXT_TOO_LONG: _row(_CODE.INVALID_ARGUMENT, 400, _BAD, "context_length_exceeded"),
+        Reason.CONTENT_FILTERED: _row(_CODE.INVALID_ARGUMENT, 400, _BAD, "content_policy_violation"),
+        Reason.BODY_TOO_LARGE: _row(_CODE.OUT_OF_RANGE, 413, _BAD, "request_too_large"),
+        Reason.KEY_MISSING: _row(_CODE.UNAUTHENTICATED, 401, _AUTH, "invalid_api_key"),
+        Reason.KEY_INVALID: _row(_CODE.UNAUTHENTICATED, 401, _AUTH, "invalid_api_key"),
+        Reason.KEY_EXPIRED: _row(_CODE.UNAUTHENTICATED, 401, _AUTH, "invalid_api_key"),
+        Reason.KEY_REVOKED: _row(_CODE.UNAUTHENTICATED, 401, _AUTH, "invalid_api_key"),
+        Reason.FORBIDDEN: _row(_CODE.PERMISSION_DENIED, 403, "permission_error", "insufficient_permissions"),
+        Reason.MODEL_NOT_FOUND: _row(_CODE.NOT_FOUND, 404, _BAD, "model_not_found"),
+        Reason.RATE_LIMITED: _row(
+            _CODE.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "rate_limit_exceeded", retry_helps=True
+        ),
+        Reason.BUDGET_EXHAUSTED: _row(
+            _CODE.RESOURCE_EXHAUSTED, 429, "insufficient_quota", "insufficient_quota"
+        ),
+        Reason.NO_HEALTHY_TARGET: _row(
+            _CODE.UNAVAILABLE, 503, "server_error", "no_healthy_target", retry_helps=True
+        ),
+        Reason.UPSTREAM_ERROR: _row(
+            _CODE.UNAVAILABLE, 503, "server_error", "upstream_error", retry_helps=True
+        ),
+        Reason.LEDGER_UNAVAILABLE: _row(
+            _CODE.UNAVAILABLE, 503, "server_error", "ledger_unavailable", retry_helps=True
+        ),
+        Reason.UPSTREAM_TIMEOUT: _row(
+            _CODE.DEADLINE_EXCEEDED, 504, "server_error", "timeout", retry_helps=True
+        ),
+        Reason.UPSTREAM_TRUNCATED: _row(
+            _CODE.UNAVAILABLE, 503, "server_error", "upstream_truncated", retry_helps=True
+        ),
+        Reason.UPSTREAM_STALLED: _row(
+            _CODE.UNAVAILABLE, 503, "server_error", "upstream_stalled", retry_helps=True
+        ),
+        Reason.CANCELLED: _row(_CODE.CANCELLED, 499, "server_error", "cancelled"),
+        Reason.INTERNAL: _row(_CODE.INTERNAL, 500, "server_error", None),
+    }
+)
+
+
+class WeirError(Exception):
+    """A failure with a reason. Its message may be shown to the caller and holds no secret.
+
+    Args:
+        message: what is wrong, in a sentence that names the fault.
+        param: the request's field at fault, in the caller's own terms.
+        retry_after: how long to wait before asking again, where that is known.
+        details: more facts as text, for google.rpc.ErrorInfo.metadata.
+    """
+
+    reason: ClassVar[Reason] = Reason.INTERNAL
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: timedelta | None = None,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message[:MAX_MESSAGE_CHARS]
+        self.param = param
+        self.retry_after = retry_after
+        self.details = dict(details or {})
+
+    @property
+    def mapped(self) -> Mapped:
+        """How this error shows on each face."""
+        return TABLE[self.reason]
+
+
+class InvalidRequest(WeirError):
+    """The request breaks the contract."""
+
+    reason = Reason.INVALID_REQUEST
+
+
+class UnsupportedParameter(WeirError):
+    """No target of the plan honours a parameter."""
+
+    reason = Reason.UNSUPPORTED_PARAMETER
+
+
+class ContextTooLong(WeirError):
+    """Prompt and answer do not fit the model."""
+
+    reason = Reason.CONTEXT_TOO_LONG
+
+
+class ContentFiltered(WeirError):
+    """The provider refuses the content."""
+
+    reason = Reason.CONTENT_FILTERED
+
+
+class BodyTooLarge(WeirError):
+    """The body is over the limit."""
+
+    reason = Reason.BODY_TOO_LARGE
+
+
+class KeyMissing(WeirError):
+    """No key was sent."""
+
+    reason = Reason.KEY_MISSING
+
+
+class KeyInvalid(WeirError):
+    """The key is malformed, unknown, or its secret is wrong."""
+
+    reason = Reason.KEY_INVALID
+
+
+class KeyExpired(WeirError):
+    """The key's time has run out."""
+
+    reason = Reason.KEY_EXPIRED
+
+
+class KeyRevoked(WeirError):
+    """The key was revoked."""
+
+    reason = Reason.KEY_REVOKED
+
+
+class Forbidden(WeirError):
+    """The key is good and may not do this."""
+
+    reason = Reason.FORBIDDEN
+
+
+class ModelNotFound(WeirError):
+    """The model is not configured."""
+
+    reason = Reason.MODEL_NOT_FOUND
+
+
+class RateLimited(WeirError):
+    """Too many requests or tokens at present."""
+
+    reason = Reason.RATE_LIMITED
+
+
+class BudgetExhausted(WeirError):
+    """The budget is spent."""
+
+    reason = Reason.BUDGET_EXHAUSTED
+
+
+class NoHealthyTarget(WeirError):
+    """Every target of the plan is down."""
+
+    reason = Reason.NO_HEALTHY_TARGET
+
+
+class UpstreamError(WeirError):
+    """A target failed before the first token."""
+
+    reason = Reason.UPSTREAM_ERROR
+
+
+class LedgerUnavailable(WeirError):
+    """The ledger cannot be reached."""
+
+    reason = Reason.LEDGER_UNAVAILABLE
+
+
+class UpstreamTimeout(WeirError):
+    """A target answered nothing in time."""
+
+    reason = Reason.UPSTREAM_TIMEOUT
+
+
+class UpstreamTruncated(WeirError):
+    """The stream broke after the first token."""
+
+    reason = Reason.UPSTREAM_TRUNCATED
+
+
+class UpstreamStalled(WeirError):
+    """The stream fell silent after the first token."""
+
+    reason = Reason.UPSTREAM_STALLED
+
+
+class Cancelled(WeirError):
+    """The caller went away."""
+
+    reason = Reason.CANCELLED
+
+
+class InternalFault(WeirError):
+    """A fault of Weir's own. Made by the wrapper alone: its text says nothing of the cause."""
+
+    reason = Reason.INTERNAL
+
+
+BY_REASON: Mapping[Reason, type[WeirError]] = MappingProxyType(
+    {cls.reason: cls for cls in WeirError.__subclasses__()}
+)
+
+
+def openai_error(error: WeirError) -> dict[str, Any]:
+    """OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
+    mapped = error.mapped
+    return {
+        "error": {
+            "message": error.message,
+            "type": mapped.openai_type,
+            "param": error.param,
+            "code": mapped.openai_code,
+        }
+    }
+
+
+def openai_error_json(error: WeirError) -> str:
+    """The error object as ASCII JSON in one line, fit for a header and for an SSE event."""
+    return json.dumps(openai_error(error), separators=(",", ":"))

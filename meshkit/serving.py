@@ -1,0 +1,148 @@
+"""Mounts servicers on a gRPC server: decode, call, encode, and the one place where errors become statuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, Protocol
+
+import grpc
+
+from gen.rpc import Metadata, Method
+from meshkit.codec import Codec, MalformedMessageError
+from meshkit.errors import Cancelled, InternalFault, InvalidRequest, WeirError
+from meshkit.ids import request_id
+from meshkit.status import REQUEST_ID, trailers
+from meshkit.telemetry import Logger, RpcMetrics
+
+
+class Servicer(Protocol):
+    """What a generated servicer base offers."""
+
+    SERVICE: str
+    METHODS: tuple[Method, ...]
+
+
+class ServerContext:
+    """What a servicer may know of the call it answers (gen.rpc.RpcContext)."""
+
+    __slots__ = ("_context", "_metadata", "request_id")
+
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+        self._metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self.request_id = request_id(self._metadata.get(REQUEST_ID))
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes]:
+        """What the caller sent, names in lower case; the last value of a repeated name."""
+        return self._metadata
+
+    def time_remaining(self) -> timedelta | None:
+        """How long the caller still waits; None means without limit."""
+        left = self._context.time_remaining()
+        return None if left is None else timedelta(seconds=max(0.0, left))
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Sends headers now. After it an error can no longer become an HTTP status."""
+        await self._context.send_initial_metadata(tuple(metadata))
+
+
+class Mount:
+    """Turns servicers into generic handlers of one server.
+
+    Order around every call, outermost first: metrics (they must see every outcome), errors (the metrics read the code
+    that they set), codec (malformed bytes are an error like any other), the servicer.
+    """
+
+    def __init__(self, codec: Codec, metrics: RpcMetrics, log: Logger) -> None:
+        self._codec = codec
+        self._metrics = metrics
+        self._log = log
+
+    def handlers(self, servicer: Servicer) -> grpc.GenericRpcHandler:
+        """The handlers of every method of one servicer."""
+        table = {
+            method.path.rpartition("/")[2]: self._handler(method, getattr(servicer, method.name))
+            for method in servicer.METHODS
+        }
+        return grpc.method_handlers_generic_handler(servicer.SERVICE, table)
+
+    def _handler(self, method: Method, call: Callable[..., Any]) -> grpc.RpcMethodHandler:
+        if method.server_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if method.client_streaming
+                else (grpc.unary_stream_rpc_method_handler)
+            )
+            return make(self._streaming(method, call))
+        make = (
+            grpc.stream_unary_rpc_method_handler
+            if method.client_streaming
+            else (grpc.unary_unary_rpc_method_handler)
+        )
+        return make(self._single(method, call))
+
+    def _single(self, method: Method, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def handle(raw: Any, context: grpc.aio.ServicerContext) -> bytes:
+            server_context = ServerContext(context)
+            with self._metrics.track(method.path) as tracked:
+                try:
+                    answer = await call(self._argument(method, raw), server_context)
+                    return self._codec.encode(answer)
+                except BaseException as error:
+                    await self._abort(error, method, context, server_context.request_id, tracked.failed)
+                    raise
+
+        return handle
+
+    def _streaming(self, method: Method, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def handle(raw: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+            server_context = ServerContext(context)
+            with self._metrics.track(method.path) as tracked:
+                try:
+                    async with aclosing(call(self._argument(method, raw), server_context)) as answers:
+                        async for answer in answers:
+                            yield self._codec.encode(answer)
+                except BaseException as error:
+                    await self._abort(error, method, context, server_context.request_id, tracked.failed)
+                    raise
+
+        return handle
+
+    def _argument(self, method: Method, raw: Any) -> Any:
+        if method.client_streaming:
+            return self._requests(method, raw)
+        return self._decode(method, raw)
+
+    async def _requests(self, method: Method, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in raw:
+            yield self._decode(method, data)
+
+    def _decode(self, method: Method, data: bytes) -> Any:
+        try:
+            return self._codec.decode(method.request, data)
+        except MalformedMessageError as error:
+            raise InvalidRequest(f"the message is malformed: {error}") from error
+
+    async def _abort(
+        self,
+        error: BaseException,
+        method: Method,
+        context: grpc.aio.ServicerContext,
+        label: str,
+        failed: Callable[[str], None],
+    ) -> None:
+        """Aborts the call with the error's status; returns only for errors that are not the caller's to see."""
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            failed(Cancelled("").mapped.grpc_code.name)
+            return
+        known = error if isinstance(error, WeirError) else None
+        if known is None:
+            self._log.exception("unexpected error", error, method=method.path, request_id=label)
+            known = InternalFault(f"internal error; the log has it under request id {label}")
+        code = known.mapped.grpc_code
+        failed(code.name)
+        await context.abort(code, known.message, tuple(trailers(known, label)))
