@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
 from betterproto2 import Message
-
 
 Metadata = Sequence[tuple[str, str | bytes]]
 """Pairs of a lower-case name and a value; names that end in `-bin` take bytes."""
@@ -43,7 +42,7 @@ class Transport(Protocol):
 
     def unary_stream(
         self, method: Method, request: Message, *, timeout: timedelta | None, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """One request, many responses."""
 
     async def stream_unary(
@@ -53,7 +52,7 @@ class Transport(Protocol):
 
     def stream_stream(
         self, method: Method, requests: AsyncIterator[Any], *, timeout: timedelta | None, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Many requests, many responses."""
 
 

@@ -2,7 +2,7 @@
 
 Use cases raise these nouns and never name a status. A servicer's wrapper (meshkit.serving) turns them into trailers;
 a client's transport (meshkit.channel) turns trailers back into the same nouns. The reasons are
-weir.error.v1.Reason's; docs/errors.md shows the table.
+weir.error.v1.Reason's; docs/errors.md shows the table (`python -m tools.error_table` writes it).
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ import grpc
 from gen.weir.error.v1 import Reason
 
 DOMAIN = "weir"
-MAX_MESSAGE_CHARS = 500
-"""A longer message is cut, so that all details of an error stay under 4 KiB of headers."""
+# What is longer is cut, so that all trailers of an error stay under 4 KiB. Bytes are those of the ASCII JSON form.
+MAX_MESSAGE_BYTES = 700
+MAX_PARAM_BYTES = 150
+MAX_DETAIL_BYTES = 300
+MAX_DETAILS_BYTES = 600
+MAX_RETRY_AFTER = timedelta(days=365)
+
+_CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
+_ESCAPED = frozenset('"\\')
+_ASCII_END, _PLANE_0_END = 0x80, 0x1_0000
 
 
 class Mapped(NamedTuple):
@@ -91,7 +99,9 @@ class WeirError(Exception):
         message: what is wrong, in a sentence that names the fault.
         param: the request's field at fault, in the caller's own terms.
         retry_after: how long to wait before asking again, where that is known.
-        details: more facts as text, for google.rpc.ErrorInfo.metadata.
+        details: more facts as text, for google.rpc.ErrorInfo.metadata; those that do not fit are left out.
+
+    What is shown is one line of text each; what is too long is cut.
     """
 
     reason: ClassVar[Reason] = Reason.INTERNAL
@@ -105,15 +115,46 @@ class WeirError(Exception):
         details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message[:MAX_MESSAGE_CHARS]
-        self.param = param
-        self.retry_after = retry_after
-        self.details = dict(details or {})
+        self.message = shown(message, MAX_MESSAGE_BYTES)
+        self.param = None if param is None else shown(param, MAX_PARAM_BYTES)
+        self.retry_after = (
+            None if retry_after is None else min(max(retry_after, timedelta()), MAX_RETRY_AFTER)
+        )
+        self.details = _fitting(details or {})
 
     @property
     def mapped(self) -> Mapped:
         """How this error shows on each face."""
         return TABLE[self.reason]
+
+
+def shown(text: str, max_bytes: int) -> str:
+    """`text` in one line that JSON, protobuf and headers can carry, its ASCII JSON form at most `max_bytes` long."""
+    line = text[:max_bytes].translate(_CONTROL).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    left = max_bytes
+    for index, char in enumerate(line):
+        left -= _json_bytes(char)
+        if left < 0:
+            return line[:index]
+    return line
+
+
+def _json_bytes(char: str) -> int:
+    if ord(char) < _ASCII_END:
+        return 2 if char in _ESCAPED else 1
+    return 6 if ord(char) < _PLANE_0_END else 12  # \uXXXX, or two of them
+
+
+def _fitting(details: Mapping[str, str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    left = MAX_DETAILS_BYTES
+    for name, fact in details.items():
+        text = shown(fact, MAX_DETAIL_BYTES)
+        left -= len(name.encode()) + len(text.encode())
+        if left < 0:
+            break
+        kept[name] = text
+    return kept
 
 
 class InvalidRequest(WeirError):

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import grpc
 import uvloop
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from prometheus_client import CollectorRegistry
 
 from meshkit.channel import MAX_MESSAGE_BYTES
 from meshkit.codec import mesh_codec
+from meshkit.health import Health
 from meshkit.serving import Mount, Servicer
 from meshkit.settings import Listen
 from meshkit.telemetry import Logger, RpcMetrics, expose_metrics
@@ -28,6 +30,7 @@ _SERVER_OPTIONS = (
     # On by default it would let a stray second process share the port in silence.
     ("grpc.so_reuseport", 0),
 )
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Service(Protocol):
@@ -44,8 +47,16 @@ class Service(Protocol):
         """Releases it; no servicer is called any more."""
 
 
+@runtime_checkable
+class Draining(Protocol):
+    """A service with calls that never end by themselves, such as watches."""
+
+    async def drain(self) -> None:
+        """Called when the drain begins: ends those calls, so that nothing but the drain limit must wait for them."""
+
+
 class AddressTakenError(RuntimeError):
-    """Another process listens where this one should."""
+    """Another process listens where this one should, or the address cannot be used."""
 
 
 class MeshServer:
@@ -65,11 +76,36 @@ class MeshServer:
         self._registry = registry
         self._log = log
         self._exits = AsyncExitStack()
-        self._health = HealthServicer()
+        self._health = Health()
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
 
     async def start(self) -> None:
-        """Binds, connects, then reports SERVING. Raises AddressTakenError if the address is taken."""
+        """Binds, connects, then reports SERVING. Raises AddressTakenError if an address is taken."""
+        names = self._mount()
+        self._bind()
+        try:
+            await self._service.start()
+            self._exits.push_async_callback(self._service.stop)
+            self._expose_metrics()
+            await self._server.start()
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        self._health.serving(frozenset(names))
+        self._log.info("serving", address=self._listen.address, metrics_port=self._listen.metrics_port)
+
+    async def stop(self) -> None:
+        """Refuses new calls, lets running ones finish within the drain limit, then releases everything."""
+        self._log.info("draining", limit_s=self._listen.drain.total_seconds())
+        self._health.draining()
+        if isinstance(self._service, Draining):
+            await self._service.drain()
+        await self._server.stop(self._listen.drain.total_seconds())
+        await self._exits.aclose()
+        self._log.info("stopped")
+
+    def _mount(self) -> list[str]:
+        """Mounts the servicers, health and reflection; returns the names of the services."""
         mount = Mount(mesh_codec(), RpcMetrics(self._registry), self._log)
         for servicer in self._service.servicers:
             self._server.add_generic_rpc_handlers((mount.handlers(servicer),))
@@ -79,48 +115,66 @@ class MeshServer:
         reflection.enable_server_reflection(
             (*names, reflection.SERVICE_NAME), self._server, _reflection_pool()
         )
-        try:
-            self._server.add_insecure_port(self._listen.address)
-        except RuntimeError as error:
-            raise AddressTakenError(f"{self._name}: cannot listen on {self._listen.address}") from error
-        await self._service.start()
-        self._exits.push_async_callback(self._service.stop)
-        if self._listen.metrics_port:
-            httpd, _ = expose_metrics(self._registry, self._listen.metrics_host, self._listen.metrics_port)
-            self._exits.callback(httpd.shutdown)
-        await self._server.start()
-        for name in ("", *names):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._log.info("serving", address=self._listen.address, metrics_port=self._listen.metrics_port)
+        return names
 
-    async def stop(self) -> None:
-        """Refuses new calls, lets running ones finish within the drain limit, then releases everything."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._listen.drain.total_seconds())
-        await self._exits.aclose()
-        self._log.info("stopped")
+    def _bind(self) -> None:
+        address = self._listen.address
+        try:
+            if address.startswith("unix:"):
+                _claim_socket(Path(address.removeprefix("unix:")))
+            self._server.add_insecure_port(address)
+        except (RuntimeError, OSError) as error:
+            raise AddressTakenError(f"{self._name}: cannot listen on {address}: {error}") from error
+
+    def _expose_metrics(self) -> None:
+        host, port = self._listen.metrics_host, self._listen.metrics_port
+        if not port:
+            return
+        try:
+            httpd, thread = expose_metrics(self._registry, host, port)
+        except OSError as error:
+            raise AddressTakenError(
+                f"{self._name}: cannot serve metrics on {host}:{port}: {error.strerror}"
+            ) from error
+        self._exits.callback(thread.join)
+        self._exits.callback(httpd.server_close)
+        self._exits.push_async_callback(asyncio.to_thread, httpd.shutdown)
+
+
+def _claim_socket(path: Path) -> None:
+    """Makes the socket's folder. Raises OSError if a process listens there: gRPC would take the path from it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+    raise FileExistsError("a process listens there")
 
 
 def _reflection_pool() -> descriptor_pool.DescriptorPool:
-    """Weir's contracts and the health contract in one pool, for reflection alone."""
-    pool = mesh_codec().pool
-    health = descriptor_pb2.FileDescriptorProto()
-    health_pb2.DESCRIPTOR.CopyToProto(health)
-    pool.Add(health)
+    """Weir's contracts with those of health and reflection, in a pool for reflection alone."""
+    pool = mesh_codec().new_pool()
+    for foreign in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        file = descriptor_pb2.FileDescriptorProto()
+        foreign.CopyToProto(file)
+        pool.Add(file)
     return pool
 
 
 async def until_signal() -> None:
-    """Returns at the first SIGINT or SIGTERM. A second one ends the process at once, in Python's own way."""
+    """Returns at the first SIGINT or SIGTERM. A second one of either ends the process at once."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def stop(number: signal.Signals) -> None:
+    def stop() -> None:
         asked.set()
-        loop.remove_signal_handler(number)
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
     await asked.wait()
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import grpc
 
@@ -21,8 +21,8 @@ from meshkit.telemetry import Logger, RpcMetrics
 class Servicer(Protocol):
     """What a generated servicer base offers."""
 
-    SERVICE: str
-    METHODS: tuple[Method, ...]
+    SERVICE: ClassVar[str]
+    METHODS: ClassVar[tuple[Method, ...]]
 
 
 class ServerContext:
@@ -30,7 +30,7 @@ class ServerContext:
 
     __slots__ = ("_context", "_metadata", "request_id")
 
-    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._context = context
         self._metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
         self.request_id = request_id(self._metadata.get(REQUEST_ID))
@@ -48,6 +48,22 @@ class ServerContext:
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Sends headers now. After it an error can no longer become an HTTP status."""
         await self._context.send_initial_metadata(tuple(metadata))
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """True where the caller ended the call; a CancelledError that nobody asked this task for is a fault like others."""
+    if isinstance(error, GeneratorExit):
+        return True
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def noun(error: BaseException, method: Method, label: str, log: Logger) -> WeirError:
+    """The error as the caller may see it. Whatever is not meant for callers goes to the log alone."""
+    if isinstance(error, WeirError) and not isinstance(error, InternalFault):
+        return error
+    log.exception("unexpected error", error, method=method.path, request_id=label)
+    return InternalFault(f"internal error; the log has it under request id {label}")
 
 
 class Mount:
@@ -70,7 +86,7 @@ class Mount:
         }
         return grpc.method_handlers_generic_handler(servicer.SERVICE, table)
 
-    def _handler(self, method: Method, call: Callable[..., Any]) -> grpc.RpcMethodHandler:
+    def _handler(self, method: Method, call: Callable[..., Any]) -> grpc.RpcMethodHandler[Any, Any]:
         if method.server_streaming:
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -86,27 +102,27 @@ class Mount:
         return make(self._single(method, call))
 
     def _single(self, method: Method, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def handle(raw: Any, context: grpc.aio.ServicerContext) -> bytes:
+        async def handle(raw: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             server_context = ServerContext(context)
             with self._metrics.track(method.path) as tracked:
                 try:
                     answer = await call(self._argument(method, raw), server_context)
                     return self._codec.encode(answer)
-                except BaseException as error:
+                except (Exception, asyncio.CancelledError) as error:
                     await self._abort(error, method, context, server_context.request_id, tracked.failed)
                     raise
 
         return handle
 
     def _streaming(self, method: Method, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def handle(raw: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        async def handle(raw: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
             server_context = ServerContext(context)
             with self._metrics.track(method.path) as tracked:
                 try:
                     async with aclosing(call(self._argument(method, raw), server_context)) as answers:
                         async for answer in answers:
                             yield self._codec.encode(answer)
-                except BaseException as error:
+                except (Exception, asyncio.CancelledError, GeneratorExit) as error:
                     await self._abort(error, method, context, server_context.request_id, tracked.failed)
                     raise
 
@@ -131,18 +147,15 @@ class Mount:
         self,
         error: BaseException,
         method: Method,
-        context: grpc.aio.ServicerContext,
+        context: grpc.aio.ServicerContext[Any, Any],
         label: str,
         failed: Callable[[str], None],
     ) -> None:
-        """Aborts the call with the error's status; returns only for errors that are not the caller's to see."""
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        """Aborts the call with the error's status; returns only where the caller is gone."""
+        if is_cancellation(error):
             failed(Cancelled("").mapped.grpc_code.name)
             return
-        known = error if isinstance(error, WeirError) else None
-        if known is None:
-            self._log.exception("unexpected error", error, method=method.path, request_id=label)
-            known = InternalFault(f"internal error; the log has it under request id {label}")
+        known = noun(error, method, label, self._log)
         code = known.mapped.grpc_code
         failed(code.name)
         await context.abort(code, known.message, tuple(trailers(known, label)))

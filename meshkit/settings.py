@@ -2,13 +2,13 @@
 
 `weir.yaml` has flat top-level keys. A process declares those it reads as the fields of a pydantic model derived from
 `MeshSettings`; the others it ignores, and `weir up` checks the whole. Unknown keys are refused by name.
-`${VAR}` and `${VAR:-default}` in the file are replaced from the environment before it is parsed.
+`${VAR}` and `${VAR:-default}` are replaced from the environment, see meshkit.variables; this happens in values that are
+parsed already, so no variable can add keys or change the structure of the file.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,10 +18,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from meshkit.variables import ExpandedValues
+
 CONFIG_VARIABLE = "WEIR_CONFIG"
 HOME_VARIABLE = "WEIR_HOME"
 POSTGRES_VARIABLE = "WEIR_POSTGRES_DSN"
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 ServiceName = Literal["router", "auth", "cloud_adapter", "ledger"]
@@ -118,65 +119,75 @@ class MeshSettings(Strict):
 SettingsT = TypeVar("SettingsT", bound=MeshSettings)
 
 
-def expand(text: str, environment: Mapping[str, str]) -> str:
-    """`text` with `${VAR}` and `${VAR:-default}` replaced. Raises SettingsError for a variable that is not set."""
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        found = environment.get(name) or default
-        if found is None:
-            raise SettingsError(f"${{{name}}} is not set and has no default (write ${{{name}:-value}})")
-        return found
-
-    return _VARIABLE.sub(value, text)
-
-
 def parse(text: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """The file's keys. Raises SettingsError if it is not a YAML mapping of known keys."""
-    # Comments go first, so that a variable named in one need not be set.
-    body = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    document, faults = _parse(text, environment)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return document
+
+
+def _parse(text: str, environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     try:
-        document = yaml.safe_load(expand(body, environment))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"not YAML: {error}") from error
+        loader = yaml.SafeLoader(text)
+        values = ExpandedValues(loader, environment)
+        root = loader.get_single_node()
+        values.visit(root)
+        document = None if root is None else loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise SettingsError(f"{line}not YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SettingsError(f"not YAML: {str(error).splitlines()[0]}") from error
     if document is None:
-        return {}
+        return {}, values.faults
     if not isinstance(document, dict):
         raise SettingsError("the top of the file must be a mapping of keys")
+    known = ", ".join(sorted(TOP_LEVEL_KEYS))
     unknown = sorted(str(key) for key in document if key not in TOP_LEVEL_KEYS)
-    if unknown:
-        raise SettingsError(
-            f"unknown keys: {', '.join(unknown)} (known: {', '.join(sorted(TOP_LEVEL_KEYS))})"
-        )
-    return document
+    return document, [*values.faults, *(f"{key}: unknown key (known: {known})" for key in unknown)]
 
 
 def build(model: type[SettingsT], document: Mapping[str, Any], environment: Mapping[str, str]) -> SettingsT:
     """`model` from the keys it declares. Raises SettingsError naming every fault."""
+    settings, faults = _build(model, document, environment)
+    if settings is None:
+        raise SettingsError("\n".join(faults))
+    return settings
+
+
+def _build(
+    model: type[SettingsT], document: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[SettingsT | None, list[str]]:
     own = {key: value for key, value in document.items() if key in model.model_fields}
     if HOME_VARIABLE in environment:
         own["home"] = environment[HOME_VARIABLE]
     if not own.get("postgres_dsn") and environment.get(POSTGRES_VARIABLE):
         own["postgres_dsn"] = environment[POSTGRES_VARIABLE]
     try:
-        return model(**own)
+        return model(**own), []
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise SettingsError("\n".join(faults)) from error
+        return None, [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
 
 
 def load(model: type[SettingsT], environment: Mapping[str, str] | None = None) -> SettingsT:
     """Reads the file that WEIR_CONFIG names, or only defaults where it is not set.
 
-    Raises SettingsError; its message names the file and each fault.
+    Raises SettingsError; its message names the file and every fault, each on a line of its own.
     """
     known = os.environ if environment is None else environment
     path = known.get(CONFIG_VARIABLE)
     if not path:
         return build(model, {}, known)
     try:
-        return build(model, parse(Path(path).read_text(encoding="utf-8"), known), known)
+        document, faults = _parse(Path(path).read_text(encoding="utf-8"), known)
+        settings, more = _build(model, document, known)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8") from error
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+    if settings is None or faults:
+        raise SettingsError("\n".join(f"{path}: {fault}" for fault in (*faults, *more)))
+    return settings

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import timedelta
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gen.rpc import Metadata
@@ -35,6 +37,8 @@ _FOREIGN: dict[grpc.StatusCode, type[WeirError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
 }
 """What a status without our details means: the peer's gRPC library speaks, not its servicer."""
+
+_BY_NAME: Mapping[str | None, type[WeirError]] = {reason.name: kind for reason, kind in BY_REASON.items()}
 
 
 def trailers(error: WeirError, request_id: str) -> Metadata:
@@ -70,15 +74,23 @@ def _details(error: WeirError) -> status_pb2.Status:
 def from_rpc_error(error: grpc.aio.AioRpcError) -> WeirError:
     """The noun that a servicer raised; for a status without details the nearest one."""
     for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_TRAILER:
-            known = _from_details(status_pb2.Status.FromString(value))
-            if known is not None:
-                return known
+        known = _from_details(value) if key == DETAILS_TRAILER and isinstance(value, bytes) else None
+        if known is not None:
+            return known
     kind = _FOREIGN.get(error.code(), InternalFault)
     return kind(f"{error.code().name}: {error.details() or 'no details'}")
 
 
-def _from_details(status: status_pb2.Status) -> WeirError | None:
+def _from_details(data: bytes) -> WeirError | None:
+    """The noun, or None where the details are not ours or say nothing that we know."""
+    try:
+        status = status_pb2.Status.FromString(data)
+        return _noun(status)
+    except DecodeError:
+        return None
+
+
+def _noun(status: status_pb2.Status) -> WeirError | None:
     info = error_details_pb2.ErrorInfo()
     bad = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
@@ -90,7 +102,9 @@ def _from_details(status: status_pb2.Status) -> WeirError | None:
             param = bad.field_violations[0].field
         if detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta()
-    if info.domain != DOMAIN or info.reason not in Reason.__members__:
+    if info.domain != DOMAIN:
         return None
-    kind = BY_REASON[Reason[info.reason]]
+    kind = _BY_NAME.get(info.reason)
+    if kind is None:
+        return None  # a newer peer may know more reasons
     return kind(status.message, param=param, retry_after=retry_after, details=dict(info.metadata))

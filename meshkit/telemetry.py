@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from threading import Thread
+from threading import Lock, Thread
 from time import perf_counter
 from typing import Any
 from wsgiref.simple_server import WSGIServer
@@ -21,7 +20,10 @@ _RPC_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 
 class Logger:
-    """Writes one JSON object a line to a file descriptor, whole lines only.
+    """Writes one JSON object a line to a file descriptor, whole lines only. Safe to call from any thread.
+
+    A line that cannot be written is lost without harm to the service; the next one that can says how many were
+    (`lost_lines`).
 
     Args:
         service: the process's service name, in every line.
@@ -31,6 +33,9 @@ class Logger:
     def __init__(self, service: str, fd: int = 2) -> None:
         self._service = service
         self._fd = fd
+        self._lock = Lock()
+        self._lost_lines = 0
+        self._torn = False
 
     def info(self, event: str, **facts: Any) -> None:
         """Something worth knowing happened."""
@@ -47,12 +52,33 @@ class Logger:
 
     def _write(self, level: str, event: str, facts: dict[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"at": now, "level": level, "service": self._service, "event": event, **facts}
+        own: dict[str, Any] = {"at": now, "level": level, "service": self._service, "event": event}
+        with self._lock:
+            if self._lost_lines:
+                own["lost_lines"] = self._lost_lines
+            try:
+                self._put(_encode(own | facts | own) + b"\n")
+                self._lost_lines = 0
+            except OSError:
+                self._lost_lines += 1
+
+    def _put(self, line: bytes) -> None:
+        data = memoryview(b"\n" + line if self._torn else line)
+        left = data
         try:
-            os.write(self._fd, _ENCODER.encode(line) + b"\n")
-        except OSError:
-            # The reader of the log is gone; a service does not die of that.
-            sys.stderr = None
+            while left:  # a pipe may take only part of a long line at once
+                left = left[os.write(self._fd, left) :]
+        finally:
+            if len(left) < len(data):
+                self._torn = bool(left)
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    try:
+        return _ENCODER.encode(line)
+    except (TypeError, ValueError, RecursionError):
+        # Facts of a kind that JSON has no form for; escaped text is better than no line.
+        return _ENCODER.encode({name: ascii(fact) for name, fact in line.items()})
 
 
 class _Tracked:

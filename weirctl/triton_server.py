@@ -1,18 +1,17 @@
 """How the local Triton is started, and what a hard exit of it leaves behind."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from weirctl.triton_prepare import prepare, python_library, site_packages
 from weirctl.triton_settings import TritonSettings
 
-__all__ = ["Command", "clean_shared_memory", "command", "prepare"]
+__all__ = ["Command", "clean_shared_memory", "close_shared_memory", "command", "prepare"]
 
 CONTROL_HEADER = "weir-control"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps POSIX shared memory; Triton's choice, not ours
-# What only the holder of the token may do. Loading a model means running its code; the rest reads or changes the server.
+# What only the holder of the token may do. Loading a model runs its code; the rest reads or changes the server.
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 
 
@@ -56,16 +55,23 @@ def command(settings: TritonSettings) -> Command:
 def clean_shared_memory(settings: TritonSettings) -> list[Path]:
     """Removes the regions that a hard exit of this home's server left, and returns them.
 
-    Regions that some process still maps are left alone: they belong to a server that is alive, or to a stub that is
-    about to end.
+    Regions that a living tritonserver maps are left alone. The model's process ends within seconds of its server.
     """
     leftovers = list(_SHARED_MEMORY.glob(f"{settings.shared_memory_prefix}*"))
     if leftovers:
-        mapped = _mapped_files()
+        mapped = _mapped_by_servers()
         leftovers = [region for region in leftovers if str(region) not in mapped]
     for region in leftovers:
         region.unlink(missing_ok=True)
     return leftovers
+
+
+def close_shared_memory(settings: TritonSettings) -> None:
+    """Takes the regions, through which prompts pass, from other users: Triton makes them readable for all."""
+    for region in _SHARED_MEMORY.glob(f"{settings.shared_memory_prefix}*"):
+        # May be going away with its model just now.
+        with contextlib.suppress(FileNotFoundError):
+            region.chmod(0o600)
 
 
 def _environment(settings: TritonSettings) -> dict[str, str]:
@@ -76,15 +82,15 @@ def _environment(settings: TritonSettings) -> dict[str, str]:
         "LD_LIBRARY_PATH": ":".join(str(library) for library in libraries),
         "HOME": str(settings.root),
         "LANG": "C.UTF-8",
-        # Keeps compiled files out of the sources and makes later starts faster.
-        "PYTHONPYCACHEPREFIX": str(settings.root / "pycache"),
     }
 
 
-def _mapped_files() -> set[str]:
+def _mapped_by_servers() -> set[str]:
     mapped: set[str] = set()
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        # Gone meanwhile, or another user's: then it is not ours to clean up after either.
-        with contextlib.suppress(OSError), Path("/proc", process, "maps").open() as maps:
-            mapped.update(line.split(maxsplit=5)[5].rstrip("\n") for line in maps if str(_SHARED_MEMORY) in line)
+    for process in Path("/proc").glob("[0-9]*"):
+        # Gone meanwhile, or another user's, whose regions only that user can remove.
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text() == "tritonserver\n":
+                lines = (process / "maps").read_text().splitlines()
+                mapped.update(line.split(maxsplit=5)[5] for line in lines if str(_SHARED_MEMORY) in line)
     return mapped

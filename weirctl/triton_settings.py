@@ -14,10 +14,11 @@ class TritonSettings:
 
     `home` is WEIR_HOME: at most one server runs for one home. `control_token` is needed to load or unload models
     (and so to run code in the server): only whoever starts the server has it. Other users of the machine may be
-    able to read it from the process list; see docs of `command`.
+    able to read it from the process list: see `command`.
     """
 
     home: Path = Path(".weir")
+    packages: Path | None = None  # where the venv is, when several homes share one; None: under `home`
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
@@ -37,7 +38,7 @@ class TritonSettings:
     @property
     def venv(self) -> Path:
         """The Python environment that carries the server, its Python backend and the model's file."""
-        return self.root / "venv"
+        return (self.packages or self.root / "venv").resolve()
 
     @property
     def backends(self) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import contract
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found]
+import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
 from engine import Piece
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -24,6 +24,7 @@ class Answer:
         self._last = Piece("", 0, 0)
         self._sent_tokens = 0
         self._begun = False
+        self._closed = False
         self._ended = False
         self._error: str | None = None
 
@@ -40,6 +41,8 @@ class Answer:
 
     def send(self) -> None:
         """Sends all that has arrived as one response (in unary mode: only when it is the whole), and notes a cancel."""
+        if self._closed:
+            return
         self.cancelled = self.cancelled or self._sender.is_cancelled()
         with self._lock:
             ended, error, last = self._ended, self._error, self._last
@@ -47,6 +50,8 @@ class Answer:
             text = "".join(self._text) if due else ""
             if due:
                 self._text.clear()
+        # Any use of a sender after its final response, even asking for a cancel, is a segmentation fault of the server.
+        self._closed = ended
         if error is not None:
             self._sender.send(pb.InferenceResponse(error=pb.TritonError(error)), flags=FINAL)
         elif self.cancelled and ended:
@@ -60,7 +65,10 @@ class Answer:
             self._sender.send(flags=flags)
             return
         self._begun = True
-        counts = (last.input_tokens if self._wishes.input_tokens else None, new_tokens if self._wishes.output_tokens else None)
+        counts = (
+            last.input_tokens if self._wishes.input_tokens else None,
+            new_tokens if self._wishes.output_tokens else None,
+        )
         self._sender.send(contract.write(text, *counts), flags=flags)
 
 

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found]
+import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
 from engine import Prompt
 
 # What llama.cpp calls the penalties, and where each does nothing.
-_PENALTIES = {"repetition_penalty": "repeat_penalty", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty"}
+_PENALTIES = {
+    "repetition_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}
 _SEED_MASK = 0x7FFF_FFFF  # llama.cpp takes 32 bits and reads all ones as "random"
 
 
@@ -70,7 +74,10 @@ def _options(tensors: Mapping[str, Any]) -> dict[str, float]:
         "min_p": 0.0,
         "seed": int(tensors["seed"][0]) & _SEED_MASK if "seed" in tensors else 0,
     }
-    return options | {theirs: _number(tensors, name, 1.0 if name == "repetition_penalty" else 0.0) for name, theirs in _PENALTIES.items()}
+    return options | {
+        theirs: _number(tensors, name, 1.0 if name == "repetition_penalty" else 0.0)
+        for name, theirs in _PENALTIES.items()
+    }
 
 
 def _number(tensors: Mapping[str, Any], name: str, default: float) -> float:

@@ -1,6 +1,5 @@
 """Runs a GGUF model through llama.cpp: a prompt in, pieces of text out. Knows nothing of Triton."""
 
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,23 +93,28 @@ class Engine:
         Blocks until the answer is complete or stopped. Raises GenerationFailed.
         """
         scanner = StopScanner(prompt.stop_words)
-        failure: list[str] = []
+        failures: list[Exception] = []
         input_tokens = 0
 
-        def on_event(event: dict[str, Any]) -> bool:
+        def take(event: Mapping[str, Any]) -> bool:
             nonlocal input_tokens
             if "error" in event:
-                failure.append(_describe(event["error"]))
-                return True
+                raise GenerationFailed(_describe(event["error"]))
             if progress := event.get("prompt_progress"):
                 input_tokens = progress["total"]
             text, stopped = scanner.feed(event["choices"][0]["text"])
-            piece = Piece(text, input_tokens, event["timings"]["predicted_n"])
-            return on_piece(piece) or stopped
+            return on_piece(Piece(text, input_tokens, event["timings"]["predicted_n"])) or stopped
 
-        self._server.handle_completions(json.dumps(_llama_request(prompt)), on_event)
-        if failure:
-            raise GenerationFailed(failure[0])
+        def on_event(event: Mapping[str, Any]) -> bool:
+            try:
+                return take(event)
+            except Exception as failure:  # noqa: BLE001 - the library swallows it and would go on generating
+                failures.append(failure)
+                return True
+
+        self._server.handle_completions(_llama_request(prompt), on_event)
+        if failures:
+            raise failures[0]
 
 
 def _llama_request(prompt: Prompt) -> dict[str, Any]:
@@ -129,7 +133,7 @@ def _llama_request(prompt: Prompt) -> dict[str, Any]:
 
 
 def _describe(error: Mapping[str, Any]) -> str:
-    """In TensorRT-LLM's words where it has some. llama.cpp's own messages may quote the prompt: only the type is kept."""
+    """In TensorRT-LLM's words where it has some. llama.cpp's own may quote the prompt: only its type is kept."""
     if error.get("type") == "exceed_context_size_error":
         return f"Prompt length ({error['n_prompt_tokens']}) exceeds maximum input length ({error['n_ctx']})."
     return f"generation failed: {error.get('type', 'unknown error')}"

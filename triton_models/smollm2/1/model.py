@@ -1,7 +1,10 @@
 """Triton's Python backend entry point: requests in, answers out through the courier. Logs no prompt and no answer."""
 
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,12 +12,29 @@ from typing import Any
 import contract
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found]
+import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
 from answers import Answer, Courier
 from engine import Engine, GenerationFailed, Piece, Prompt
 
 # How often a request that waits for a slot asks whether its client has gone.
 CANCEL_POLL_S = 0.05
+
+# How often this process looks whether its server still lives, and how long it may fail to look at all.
+ORPHAN_POLL_S = 0.5
+ORPHAN_LIMIT_S = 5.0
+
+
+def _end_with_server() -> None:
+    """Ends this process when the server is gone.
+
+    Left alone, Triton's stub notices too, but then hangs in its clean-up with the interpreter locked. Against that
+    stands the kernel's alarm: it kills this process unless it is put off again and again.
+    """
+    server = os.getppid()
+    while os.getppid() == server:
+        signal.setitimer(signal.ITIMER_REAL, ORPHAN_LIMIT_S)
+        time.sleep(ORPHAN_POLL_S)
+    os._exit(1)
 
 
 class TritonPythonModel:
@@ -22,15 +42,23 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Loads the model; the values are config.pbtxt's parameters."""
-        parameters = {key: value["string_value"] for key, value in json.loads(args["model_config"])["parameters"].items()}
+        parameters = {
+            key: value["string_value"]
+            for key, value in json.loads(args["model_config"])["parameters"].items()
+        }
         slots = int(parameters["slots"])
-        self._engine: Engine | None = Engine(
-            parameters["gguf"], slots=slots, threads=int(parameters["threads"]), context_tokens=int(parameters["context_tokens"])
+        self._engine = Engine(
+            parameters["gguf"],
+            slots=slots,
+            threads=int(parameters["threads"]),
+            context_tokens=int(parameters["context_tokens"]),
         )
         self._free_slots = threading.Semaphore(slots)
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._courier = Courier()
-        pb.Logger.log_info(f"{args['model_name']} ready: {slots} slots of {parameters['context_tokens']} tokens")
+        pb.Logger.log_info(
+            f"{args['model_name']} ready: {slots} slots of {parameters['context_tokens']} tokens"
+        )
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Takes each request as soon as a slot is free; until then Triton's queue holds the others."""
@@ -41,7 +69,7 @@ class TritonPythonModel:
         """Called when every answer has ended: Triton waits for them."""
         self._workers.shutdown()
         self._courier.close()
-        self._engine = None
+        del self._engine
 
     def _take(self, request: Any) -> None:
         sender = request.get_response_sender()
@@ -65,7 +93,6 @@ class TritonPythonModel:
 
         error: str | None = None
         try:
-            assert self._engine is not None, "finalize comes after the last answer"
             self._engine.generate(prompt, on_piece)
         except GenerationFailed as failure:
             error = str(failure)

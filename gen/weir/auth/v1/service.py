@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import ClassVar, Final
 
@@ -58,7 +58,7 @@ class AuthClient:
 
     def watch_keys(
         self, request: WatchKeysRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
-    ) -> AsyncIterator[WatchKeysResponse]:
+    ) -> AsyncGenerator[WatchKeysResponse, None]:
         """Sends the whole key set, then numbered changes as they happen, and a heartbeat each second."""
         return self._transport.unary_stream(WATCH_KEYS, request, timeout=timeout, metadata=metadata)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import ClassVar, Final
 
@@ -39,7 +39,7 @@ class CloudAdapterClient:
 
     def generate(
         self, request: GenerateRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
-    ) -> AsyncIterator[GenerateResponse]:
+    ) -> AsyncGenerator[GenerateResponse, None]:
         """Sends one chat completion. Yields events in the batches in which they arrived; a stream without
         `finished` broke, which the status tells.
         """

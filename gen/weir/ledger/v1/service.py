@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import ClassVar, Final
 
@@ -41,7 +41,7 @@ class LedgerClient:
         *,
         timeout: timedelta | None = None,
         metadata: Metadata = (),
-    ) -> AsyncIterator[RecordResponse]:
+    ) -> AsyncGenerator[RecordResponse, None]:
         """Takes batches of entries and answers how far they are durable. Sending a batch again is harmless: an
         entry is known by (begun_at, entry_id).
         """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import ClassVar, Final
 
@@ -40,7 +40,7 @@ class OpenAIClient:
 
     def chat_completions(
         self, request: HttpBody, *, timeout: timedelta | None = None, metadata: Metadata = ()
-    ) -> AsyncIterator[HttpBody]:
+    ) -> AsyncGenerator[HttpBody, None]:
         """Answers a conversation. The body is OpenAI's chat completion request as JSON. Yields one HttpBody of
         application/json, or for `"stream": true` chunks of text/event-stream that end in `data: [DONE]`.
         """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import ClassVar, Final
 
@@ -39,7 +39,7 @@ class RouterClient:
 
     def generate(
         self, request: GenerateRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
-    ) -> AsyncIterator[GenerateResponse]:
+    ) -> AsyncGenerator[GenerateResponse, None]:
         """Answers a conversation. Yields `started`, then `delta`s, then one `finished`; a stream without
         `finished` ended in an error, which the status tells.
         """

@@ -1,0 +1,1 @@
+"""Pure translation between contract messages and OpenAI's JSON and SSE; no I/O."""

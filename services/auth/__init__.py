@@ -1,0 +1,1 @@
+"""Auth: keeps keys and says who holds them (weir.auth.v1)."""

@@ -1,0 +1,1 @@
+"""One remote each."""

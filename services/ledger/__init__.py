@@ -1,0 +1,1 @@
+"""Accounts for every attempt, once."""

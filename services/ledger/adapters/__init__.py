@@ -1,0 +1,1 @@
+"""PostgreSQL and the price list's file."""

@@ -1,0 +1,1 @@
+"""What an attempt costs and which entries are sound. No I/O."""

@@ -1,0 +1,56 @@
+"""What the ledger needs of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Protocol
+
+from gen.weir.ledger.v1 import UsageRow
+from services.ledger.domain.entry import ChargedEntry
+from services.ledger.domain.price_list import Price, Side
+
+Clock = Callable[[], datetime]
+"""The present, with its time zone."""
+
+
+class EntryRefusedError(Exception):
+    """The store can never hold one entry of a batch; sending it again would fail again.
+
+    Args:
+        index: of the entry in the batch.
+        why: what the store says of it.
+    """
+
+    def __init__(self, index: int, why: str) -> None:
+        super().__init__(f"entry {index}: {why}")
+        self.index = index
+        self.why = why
+
+
+class EntryStore(Protocol):
+    """Keeps entries for ever. Every method raises LedgerUnavailable if the store cannot be used at present."""
+
+    async def write(self, entries: Sequence[ChargedEntry]) -> int:
+        """Makes the entries durable, all or none, and returns how many were new.
+
+        An entry whose (begun_at, entry_id) is known already is left as it is. Raises EntryRefusedError if one of
+        them cannot be stored; then the others may or may not have been.
+        """
+
+    async def usage(self, since: datetime | None, until: datetime) -> list[UsageRow]:
+        """Sums of the entries begun in [since, until), the costliest first, then by principal and names."""
+
+
+class DayStore(Protocol):
+    """Keeps entries by days."""
+
+    async def prepare(self, first: date, last: date) -> None:
+        """Makes room for entries of every day from `first` to `last` (UTC). Raises LedgerUnavailable."""
+
+
+class PriceBook(Protocol):
+    """Knows what targets cost."""
+
+    def price(self, side: Side, provider: str, model: str, day: date) -> Price | None:
+        """The price that holds on that day (UTC); None if there is none."""

@@ -1,0 +1,1 @@
+"""The brain: authenticates, plans, runs the plan, guards the stream, and writes down every attempt."""

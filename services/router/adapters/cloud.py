@@ -1,0 +1,86 @@
+"""A provider behind the cloud adapter: the adapter's events are the router's pieces as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from dialects.chat_request import ChatRequest
+from gen.weir.cloud.v1 import GenerateRequest, ListProvidersRequest, Provider
+from gen.weir.cloud.v1.service import CloudAdapterClient
+from gen.weir.type.v1 import Target as TargetValue
+from meshkit.errors import WeirError
+from services.router.domain.target import TargetSpec
+from services.router.ports import Piece
+
+
+class CloudTarget:
+    """One model of one provider (services.router.ports.Target)."""
+
+    def __init__(self, spec: TargetSpec, client: CloudAdapterClient) -> None:
+        self._spec = spec
+        self._client = client
+        self._described = spec.target
+        self._up = False
+
+    @property
+    def spec(self) -> TargetSpec:
+        """As configured."""
+        return self._spec
+
+    def describe(self) -> TargetValue:
+        """As it is shown and accounted for; marked where the provider is a stand-in."""
+        return self._described
+
+    def is_up(self) -> bool:
+        """Whether the adapter said at its last answer that the provider can be used."""
+        return self._up
+
+    def learn(self, provider: Provider | None) -> None:
+        """Takes what the adapter says of this target's provider; None where it says nothing."""
+        self._up = provider is not None and provider.usable
+        if provider is not None:
+            self._described = replace(self._spec.target, sandbox=provider.sandbox)
+
+    async def generate(
+        self, request: ChatRequest, request_id: str, *, stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """The provider's answer, as chunks if `stream`, else in one piece."""
+        call = GenerateRequest(
+            provider=self._spec.target.provider,
+            body=request.body(self._spec.target.model, stream=stream),
+            stream=stream,
+            hide_stream_usage=stream and not request.include_usage,
+            request_id=request_id,
+            connect_timeout=self._spec.limits.connect,
+        )
+        answers: Any = self._client.generate(call, timeout=self._spec.limits.total)
+        async with aclosing(answers):
+            async for piece in answers:
+                yield piece
+
+
+class ProviderWatch:
+    """Asks the cloud adapter at intervals which providers can be used, and tells the targets."""
+
+    def __init__(self, client: CloudAdapterClient, targets: list[CloudTarget], every: timedelta) -> None:
+        self._client = client
+        self._targets = targets
+        self._every = every
+
+    async def watch(self) -> None:
+        """Asks until cancelled."""
+        while True:
+            providers: dict[str, Provider] = {}
+            try:
+                answer = await self._client.list_providers(ListProvidersRequest(), timeout=self._every)
+                providers = {provider.name: provider for provider in answer.providers}
+            except WeirError:
+                pass  # an adapter that does not answer has no provider that can be used
+            for target in self._targets:
+                target.learn(providers.get(target.spec.target.provider))
+            await asyncio.sleep(self._every.total_seconds())

@@ -1,0 +1,104 @@
+"""The router's own copy of Auth's key set, kept by following Auth/WatchKeys."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+import betterproto2
+
+from gen.weir.auth.v1 import AuthenticateRequest, Key, WatchKeysRequest, WatchKeysResponse
+from gen.weir.auth.v1.service import AuthClient
+from meshkit.errors import KeyInvalid, WeirError
+from meshkit.telemetry import Logger
+
+_FIRST_RETRY_S = 0.1
+_LONGEST_RETRY_S = 2.0
+
+
+class KeySet:
+    """Every key by id (services.router.ports.KeyDirectory).
+
+    Args:
+        silence: a watch that says nothing for so long is given up and begun anew; Auth's heartbeat is one second.
+        ask_limit: how long Auth may take to answer about an unknown key.
+        monotonic: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        client: AuthClient,
+        silence: timedelta,
+        ask_limit: timedelta,
+        monotonic: Callable[[], float],
+        log: Logger,
+    ) -> None:
+        self._client = client
+        self._silence_s = silence.total_seconds()
+        self._ask_limit = ask_limit
+        self._monotonic = monotonic
+        self._log = log
+        self._keys: dict[str, Key] = {}
+        self._version = 0
+        self._alive_at = float("-inf")
+        self._loaded = asyncio.Event()
+
+    def find(self, key_id: str) -> Key | None:
+        """The key, if it is in the copy."""
+        return self._keys.get(key_id)
+
+    def age(self) -> timedelta:
+        """How long ago Auth last gave a sign of life; very long if it never did."""
+        return timedelta(seconds=min(self._monotonic() - self._alive_at, 1e9))
+
+    async def ask(self, key_id: str, secret_sha256: bytes) -> Key:
+        """Asks Auth. Raises KeyInvalid and its kin; UpstreamError and its kin where Auth does not answer."""
+        request = AuthenticateRequest(key_id=key_id, secret_sha256=secret_sha256)
+        answer = await self._client.authenticate(request, timeout=self._ask_limit)
+        if answer.key is None:
+            raise KeyInvalid("the key is not known")
+        return answer.key
+
+    async def loaded(self) -> None:
+        """Returns once a snapshot was taken."""
+        await self._loaded.wait()
+
+    async def watch(self) -> None:
+        """Follows Auth until cancelled; a broken watch goes on from the last version held."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            try:
+                async for _ in self._events():
+                    retry_s = _FIRST_RETRY_S
+            except WeirError as error:
+                self._log.warning("key watch broke", error=str(error), held=len(self._keys))
+            except TimeoutError:
+                self._log.warning("key watch fell silent", held=len(self._keys))
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
+            retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
+
+    async def _events(self) -> Any:
+        answers: Any = self._client.watch_keys(WatchKeysRequest(after_version=self._version))
+        async with aclosing(answers):
+            while True:
+                async with asyncio.timeout(self._silence_s):
+                    try:
+                        event = await anext(answers)
+                    except StopAsyncIteration:
+                        return
+                self._take(event)
+                yield event
+
+    def _take(self, event: WatchKeysResponse) -> None:
+        kind, _ = betterproto2.which_one_of(event, "event")
+        if kind == "snapshot" and event.snapshot is not None:
+            self._keys = {key.id: key for key in event.snapshot.keys}
+            self._loaded.set()
+        elif kind == "changed" and event.changed is not None:
+            self._keys[event.changed.id] = event.changed
+        self._version = event.version
+        self._alive_at = self._monotonic()

@@ -1,0 +1,173 @@
+"""Where the router's adapters meet its ports."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from gen.rpc import Transport
+from gen.weir.auth.v1.service import AuthClient
+from gen.weir.cloud.v1.service import CloudAdapterClient
+from gen.weir.ledger.v1.service import LedgerClient
+from meshkit.channel import ChannelTransport, open_channel
+from meshkit.codec import mesh_codec
+from meshkit.errors import UpstreamError
+from meshkit.ids import uuid7
+from meshkit.serving import Servicer
+from meshkit.telemetry import Logger
+from services.router.adapters.attempts import Attempts
+from services.router.adapters.cloud import CloudTarget, ProviderWatch
+from services.router.adapters.key_set import KeySet
+from services.router.adapters.triton import TritonTarget
+from services.router.answer import Answer
+from services.router.authenticate import Authenticate
+from services.router.chat_completions import ChatCompletions
+from services.router.clock import SystemClock
+from services.router.generate import Generate
+from services.router.list_models import ListModels
+from services.router.metrics import RouterMetrics
+from services.router.ports import Target
+from services.router.run_plan import RunPlan
+from services.router.servicer import OpenAIFace, TypedRouter
+from services.router.settings import RouterSettings, TritonTargetSettings, target_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """How the other services are reached: over channels, or inside this process."""
+
+    auth: Transport
+    cloud_adapter: Transport
+    ledger: Transport
+
+
+def neighbours_over_channels(settings: RouterSettings, exits: AsyncExitStack) -> Neighbours:
+    """A channel to each neighbour; `exits` closes them."""
+
+    def transport(service: Any) -> ChannelTransport:
+        channel = open_channel(settings.address(service))
+        exits.push_async_callback(channel.close)
+        return ChannelTransport(channel, mesh_codec())
+
+    return Neighbours(transport("auth"), transport("cloud_adapter"), transport("ledger"))
+
+
+class RouterService:
+    """The router, ready to be mounted on a server. Made by `build`."""
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        neighbours: Neighbours,
+        registry: CollectorRegistry,
+        log: Logger,
+    ) -> None:
+        block = settings.router
+        self._block = block
+        self._log = log
+        self._exits = AsyncExitStack()
+        self._clock = SystemClock()
+        self._attempts = Attempts(
+            settings.home,
+            LedgerClient(neighbours.ledger),
+            block.spool,
+            block.feed,
+            mesh_codec(),
+            registry,
+            log,
+        )
+        self._keys = KeySet(
+            AuthClient(neighbours.auth),
+            timedelta(seconds=block.keyset_silence_s),
+            timedelta(seconds=block.auth_ask_s),
+            time.monotonic,
+            log,
+        )
+        self._cloud = CloudAdapterClient(neighbours.cloud_adapter)
+        self._targets = self._make_targets(settings)
+        self.servicers: Sequence[Servicer] = self._make_servicers(settings, RouterMetrics(registry))
+
+    async def start(self) -> None:
+        """Adopts spools, loads the key set, probes the targets. Raises UpstreamError if Auth does not answer."""
+        async with AsyncExitStack() as exits:
+            for channel in self._channels:
+                exits.push_async_callback(channel.close)
+            await self._attempts.start()
+            exits.push_async_callback(self._attempts.stop, timedelta(seconds=self._block.feed_stop_s))
+            for watch in (self._keys.watch(), *self._watches()):
+                exits.push_async_callback(_cancel, asyncio.create_task(watch))
+            try:
+                async with asyncio.timeout(self._block.keyset_load_s):
+                    await self._keys.loaded()
+            except TimeoutError:
+                raise UpstreamError(f"auth sent no key set within {self._block.keyset_load_s:g} s") from None
+            self._exits = exits.pop_all()
+
+    async def stop(self) -> None:
+        """Ends the watches, sends what the ledger still takes, closes every channel."""
+        await self._exits.aclose()
+
+    def _make_targets(self, settings: RouterSettings) -> dict[str, Target]:
+        self._channels: list[grpc.aio.Channel] = []
+        self._triton: list[TritonTarget] = []
+        self._providers: list[CloudTarget] = []
+        targets: dict[str, Target] = {}
+        for name, configured in settings.targets.items():
+            spec = target_spec(name, configured)
+            if isinstance(configured, TritonTargetSettings):
+                channel = open_channel(configured.endpoint or f"127.0.0.1:{settings.ports.triton_grpc}")
+                self._channels.append(channel)
+                probe = timedelta(seconds=self._block.probe_s)
+                triton = TritonTarget(spec, channel, configured.chat_template, probe)
+                self._triton.append(triton)
+                targets[name] = triton
+            else:
+                cloud = CloudTarget(spec, self._cloud)
+                self._providers.append(cloud)
+                targets[name] = cloud
+        return targets
+
+    def _watches(self) -> list[Coroutine[Any, Any, None]]:
+        watches = [target.watch() for target in self._triton]
+        if self._providers:
+            every = timedelta(seconds=self._block.probe_s)
+            watches.append(ProviderWatch(self._cloud, self._providers, every).watch())
+        return watches
+
+    def _make_servicers(self, settings: RouterSettings, metrics: RouterMetrics) -> Sequence[Servicer]:
+        models = settings.model_specs()
+        runner = RunPlan(self._targets, self._attempts.log, self._clock, uuid7, metrics, self._log)
+        answer = Answer(models, settings.default_model, self._targets, runner)
+        authenticate = Authenticate(
+            self._keys,
+            self._clock,
+            timedelta(seconds=self._block.keyset_max_stale_s),
+            timedelta(seconds=self._block.refused_for_s),
+            self._block.refused_keys,
+        )
+        list_models = ListModels(models, self._targets, int(time.time()))
+        return (
+            TypedRouter(authenticate, Generate(answer), list_models),
+            OpenAIFace(authenticate, ChatCompletions(answer), list_models, self._block.max_body_bytes),
+        )
+
+
+def build(
+    settings: RouterSettings, neighbours: Neighbours, registry: CollectorRegistry, log: Logger
+) -> RouterService:
+    """One router worker."""
+    return RouterService(settings, neighbours, registry, log)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

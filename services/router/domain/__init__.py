@@ -1,0 +1,1 @@
+"""Pure decisions of the router: standard library and contract messages only."""

@@ -1,0 +1,105 @@
+"""One attempt at one target: what is known of it while it runs, and its two entries in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from gen.weir.ledger.v1 import Entry, Outcome
+from gen.weir.type.v1 import Principal, Target, Usage
+from services.router.domain.estimate import estimated_usage, tokens_of
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked what: the same for every attempt of a request."""
+
+    request_id: str
+    principal: Principal
+    model: str
+    """As the client named it, after the default was applied."""
+    prompt_bytes: int
+
+
+class Attempt:
+    """Collects what an attempt used. Times are monotonic seconds; entries carry wall time."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        number: int,
+        target: Target,
+        reason: str,
+        entry_id: UUID,
+        begun_at: datetime,
+        begun_s: float,
+        reserved_output_tokens: int,
+    ) -> None:
+        self.target = target
+        self.reason = reason
+        self._asked = asked
+        self._begun_at = begun_at
+        self._begun_s = begun_s
+        self._first_s: float | None = None
+        self._usage: Usage | None = None
+        self._answer_bytes = 0
+        self._entry = Entry(
+            entry_id=entry_id.bytes,
+            # PostgreSQL keeps microseconds; the key must come back from there unchanged.
+            begun_at=begun_at,
+            request_id=asked.request_id,
+            attempt=number,
+            principal=asked.principal,
+            model_asked=asked.model,
+            target=target,
+            route_reason=reason,
+            usage=estimated_usage(asked.prompt_bytes, reserved_output_tokens),
+        )
+
+    @property
+    def entry_id(self) -> UUID:
+        """The ledger's name for this attempt."""
+        return UUID(bytes=self._entry.entry_id)
+
+    @property
+    def begun_at(self) -> datetime:
+        """Wall time of the beginning."""
+        return self._begun_at
+
+    @property
+    def has_first_token(self) -> bool:
+        """Whether anything of an answer arrived."""
+        return self._first_s is not None
+
+    def begun(self) -> Entry:
+        """The entry to store before the first byte goes upstream: its usage is the reservation."""
+        return self._entry
+
+    def arrived(self, text: str, usage: Usage | None, now_s: float) -> None:
+        """Notes a piece of the answer."""
+        if self._first_s is None:
+            self._first_s = now_s
+        self._answer_bytes += len(text.encode())
+        if usage is not None:
+            self._usage = usage
+
+    def usage(self) -> Usage:
+        """What the target said it used, else an estimate; nothing for a failure before the first token."""
+        if self._usage is not None:
+            return self._usage
+        if self._first_s is None:
+            return Usage()
+        return estimated_usage(self._asked.prompt_bytes, tokens_of(self._answer_bytes))
+
+    def ended(self, outcome: Outcome, error_reason: str, now_s: float) -> Entry:
+        """The terminal entry."""
+        first = None if self._first_s is None else timedelta(seconds=self._first_s - self._begun_s)
+        return replace(
+            self._entry,
+            outcome=outcome,
+            error_reason=error_reason,
+            usage=self.usage(),
+            latency=timedelta(seconds=now_s - self._begun_s),
+            first_token=first,
+        )

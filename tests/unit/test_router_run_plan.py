@@ -1,0 +1,212 @@
+"""The attempt loop on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dialects.chat_request import ChatRequest, read
+from gen.weir.ledger.v1 import Outcome
+from gen.weir.type.v1 import FinishReason, Principal, Usage
+from meshkit.errors import (
+    InvalidRequest,
+    LedgerUnavailable,
+    UnsupportedParameter,
+    UpstreamError,
+    UpstreamStalled,
+    UpstreamTimeout,
+    UpstreamTruncated,
+    WeirError,
+)
+from meshkit.ids import uuid7
+from meshkit.telemetry import Logger
+from services.router.clock import SystemClock
+from services.router.domain.attempt import Asked
+from services.router.domain.plan import Plan, Step
+from services.router.metrics import RouterMetrics
+from services.router.ports import Piece
+from services.router.run_plan import RunPlan
+from tests.fakes.router import FakeAttemptLog, FakeTarget, spec
+
+STREAM = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":7}')
+WHOLE = read(b'{"messages":[{"role":"user","content":"hi"}]}')
+ASKED = Asked("req_1", Principal(key_id="k", org="o", team="t"), "auto", prompt_bytes=100)
+HELLO = Piece(text="hello", usage=Usage(input_tokens=3, output_tokens=1))
+END = Piece(
+    text="!", finished=True, finish_reason=FinishReason.STOP, usage=Usage(input_tokens=3, output_tokens=2)
+)
+
+
+class Loop:
+    """A plan over scripted targets, and what was written down."""
+
+    def __init__(self, *scripts: Sequence[Piece | WeirError | None], refuse: WeirError | None = None) -> None:
+        self.targets = [
+            FakeTarget(spec(f"t{index}", local=index == 0), script) for index, script in enumerate(scripts)
+        ]
+        self.log = FakeAttemptLog(refuse)
+        steps = tuple(Step(target.spec, "model m") for target in self.targets)
+        self.plan = Plan("m", steps)
+        self.runner = RunPlan(
+            {target.spec.name: target for target in self.targets},
+            self.log,
+            SystemClock(),
+            uuid7,
+            RouterMetrics(CollectorRegistry()),
+            Logger("test"),
+        )
+
+    async def texts(self, request: ChatRequest = STREAM) -> list[str]:
+        async with aclosing(self.runner.run(self.plan, ASKED, request)) as pieces:
+            return [piece.text async for _, piece in pieces]
+
+    def outcomes(self) -> list[tuple[Outcome, str]]:
+        return [(entry.outcome, entry.error_reason) for entry in self.log.ended]
+
+
+async def test_first_target_answers() -> None:
+    """One attempt, begun and ended under the same ids, with the usage that the target reported."""
+    loop = Loop([HELLO, END], [HELLO, END])
+    assert await loop.texts() == ["hello", "!"]
+    (begun,), (ended,) = loop.log.begun, loop.log.ended
+    assert (begun.entry_id, begun.begun_at) == (ended.entry_id, ended.begun_at)
+    assert ended.outcome == Outcome.OK
+    assert ended.usage == Usage(input_tokens=3, output_tokens=2)
+    assert ended.first_token is not None
+    assert ended.latency is not None
+    assert ended.first_token <= ended.latency
+    assert loop.targets[1].asked == []
+
+
+async def test_begun_entry_reserves() -> None:
+    """The begun entry carries the request's own cap, or the target's where it names none, as an estimate."""
+    capped, free = Loop([END]), Loop([END])
+    await capped.texts(STREAM)
+    await free.texts(WHOLE)
+    assert capped.log.begun[0].usage == Usage(input_tokens=25, output_tokens=7, estimated=True)
+    assert free.log.begun[0].usage == Usage(input_tokens=25, output_tokens=64, estimated=True)
+
+
+async def test_failure_before_first_token_fails_over() -> None:
+    """The next target answers, and the entry of the failure stands before it."""
+    loop = Loop([UpstreamError("refused")], [HELLO, END])
+    assert await loop.texts() == ["hello", "!"]
+    assert loop.outcomes() == [(Outcome.FAILED, "UPSTREAM_ERROR"), (Outcome.OK, "")]
+    assert [entry.attempt for entry in loop.log.ended] == [1, 2]
+    assert loop.log.ended[0].usage == Usage()
+    assert loop.log.ended[1].route_reason == "model m; t0 failed: UPSTREAM_ERROR"
+
+
+async def test_silence_before_first_token_fails_over() -> None:
+    """A target that says nothing within its first-token limit is left and closed."""
+    loop = Loop([None], [END])
+    assert await loop.texts() == ["!"]
+    assert loop.outcomes()[0] == (Outcome.FAILED, "UPSTREAM_TIMEOUT")
+    assert loop.targets[0].closed == 1
+
+
+async def test_cut_after_first_token_is_an_error_for_a_stream() -> None:
+    """What the client has cannot be taken back: it gets the error, not another beginning."""
+    loop = Loop([HELLO, UpstreamTruncated("cut")], [END])
+    with pytest.raises(UpstreamTruncated):
+        await loop.texts()
+    assert loop.outcomes() == [(Outcome.CUT, "UPSTREAM_TRUNCATED")]
+    assert loop.log.ended[0].usage == HELLO.usage
+
+
+async def test_end_without_finish_is_a_cut() -> None:
+    """A target that stops without saying that the answer is whole has cut it."""
+    loop = Loop([HELLO])
+    with pytest.raises(UpstreamTruncated):
+        await loop.texts()
+    assert loop.outcomes() == [(Outcome.CUT, "UPSTREAM_TRUNCATED")]
+
+
+async def test_stall_after_first_token() -> None:
+    """Silence in mid-answer is UPSTREAM_STALLED."""
+    loop = Loop([HELLO, None])
+    with pytest.raises(UpstreamStalled):
+        await loop.texts()
+
+
+async def test_cut_of_a_whole_answer_fails_over() -> None:
+    """A request that does not stream has nothing yet, so the next target may answer it from the beginning."""
+    loop = Loop([HELLO, UpstreamTruncated("cut")], [END])
+    assert (await loop.texts(WHOLE))[-1] == "!"
+    assert loop.outcomes() == [(Outcome.CUT, "UPSTREAM_TRUNCATED"), (Outcome.OK, "")]
+
+
+async def test_the_requests_own_fault_does_not_fail_over() -> None:
+    """A 400 would be a 400 at every target."""
+    loop = Loop([InvalidRequest("bad", param="x")], [END])
+    with pytest.raises(InvalidRequest):
+        await loop.texts()
+    assert loop.targets[1].asked == []
+
+
+async def test_all_fail() -> None:
+    """The first target's error, with every attempt in its details."""
+    loop = Loop([UpstreamError("refused")], [UpstreamTimeout("slow")])
+    with pytest.raises(UpstreamError, match="refused") as caught:
+        await loop.texts()
+    assert caught.value.details["attempts"] == "t0: UPSTREAM_ERROR, t1: UPSTREAM_TIMEOUT"
+
+
+async def test_client_goes_away() -> None:
+    """Closing the answer closes the target and settles what was generated as cancelled."""
+    loop = Loop([HELLO, None])
+    async with aclosing(loop.runner.run(loop.plan, ASKED, STREAM)) as pieces:
+        await anext(pieces)
+    assert loop.targets[0].closed == 1
+    assert loop.outcomes() == [(Outcome.CANCELLED, "CANCELLED")]
+    assert loop.log.ended[0].usage == HELLO.usage
+
+
+async def test_client_goes_away_before_first_token() -> None:
+    """A cancelled wait is an ended attempt too, and used nothing."""
+    loop = Loop([None])
+    task = asyncio.create_task(loop.texts())
+    while not loop.log.begun:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert loop.outcomes() == [(Outcome.CANCELLED, "CANCELLED")]
+    assert loop.log.ended[0].usage == Usage()
+
+
+async def test_reader_that_stops_after_the_end_is_no_cancel() -> None:
+    """An answer whose last piece was taken is whole, even if nobody reads on."""
+    loop = Loop([END])
+    async with aclosing(loop.runner.run(loop.plan, ASKED, STREAM)) as pieces:
+        await anext(pieces)
+    assert loop.outcomes() == [(Outcome.OK, "")]
+
+
+async def test_usage_is_estimated_where_none_is_reported() -> None:
+    """Four bytes a token, and marked."""
+    loop = Loop([Piece(text="12345678"), Piece(finished=True)])
+    await loop.texts()
+    assert loop.log.ended[0].usage == Usage(input_tokens=25, output_tokens=2, estimated=True)
+
+
+async def test_nothing_goes_upstream_unwritten() -> None:
+    """Where the log refuses, no target is asked."""
+    loop = Loop([END], refuse=LedgerUnavailable("disk full"))
+    with pytest.raises(LedgerUnavailable):
+        await loop.texts()
+    assert loop.targets[0].asked == []
+
+
+async def test_unsupported_parameter_is_named() -> None:
+    """A plan that a parameter emptied is the client's error, with the parameter."""
+    loop = Loop()
+    plan = Plan("m", (), unsupported="tools")
+    with pytest.raises(UnsupportedParameter) as caught:
+        async with aclosing(loop.runner.run(plan, ASKED, STREAM)) as pieces:
+            await anext(pieces)
+    assert caught.value.param == "tools"

@@ -1,0 +1,196 @@
+"""weir.yaml as `weir up` takes it: checked as a whole, and written out for the parts.
+
+The parts get a copy with the variables filled in, because their own environment holds next to nothing; and without the
+database's connection string, which may hold a password and goes only to those that need it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshkit.settings import (
+    CONFIG_VARIABLE,
+    HOME_VARIABLE,
+    MeshSettings,
+    SettingsError,
+    build,
+    load,
+    parse,
+)
+from services.auth.settings import AuthSettings
+from services.cloud_adapter.settings import CloudAdapterSettings
+from services.ledger.settings import LedgerSettings
+from services.router.settings import RouterSettings
+from weirctl import sandbox_command
+from weirctl.settings import CommandSettings
+
+DEFAULT_HOME = ".weir"
+DEFAULT_FILE = "weir.yaml"
+SANDBOX_PROVIDER = "sandbox"
+SANDBOX_TARGET = "cloud"
+SOCKET_PATH_BYTES = 107
+_RUN = "run"
+_MODELS: tuple[type[MeshSettings], ...] = (
+    CommandSettings, RouterSettings, AuthSettings, LedgerSettings, CloudAdapterSettings,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """One checked configuration."""
+
+    home: Path
+    document: Mapping[str, Any]
+    """The file's keys, variables filled in. May hold secrets."""
+    command: CommandSettings
+    router: RouterSettings
+    cloud_adapter: CloudAdapterSettings
+    postgres_dsn: str | None
+    """Of a server of the user's own. May hold a password."""
+    secrets: Mapping[str, str]
+    """The variables that providers name by `api_key_env`, as far as they are set."""
+
+    @property
+    def run(self) -> Path:
+        """Sockets and files of the running mesh; empty when it is down."""
+        return self.home / _RUN
+
+    @property
+    def needs_triton(self) -> bool:
+        """Whether a target relies on the local Triton."""
+        return any(target.kind == "triton" and not target.endpoint for target in self.router.targets.values())
+
+
+def home_of(environment: Mapping[str, str]) -> Path:
+    """WEIR_HOME, absolute."""
+    return Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME).resolve()
+
+
+def read(path: Path | None, environment: Mapping[str, str], *, sandbox: bool) -> Config:
+    """The configuration in `path`, or in ./weir.yaml, or the defaults where there is none.
+
+    `sandbox` adds the sandbox cloud as provider `sandbox` and target `cloud`.
+    Raises SettingsError: every fault on its own line, with the file's name.
+    """
+    if path is None and Path(DEFAULT_FILE).exists():
+        path = Path(DEFAULT_FILE)
+    document = {} if path is None else _document(path, environment)
+    try:
+        return _checked(_with_sandbox(document) if sandbox else document, environment)
+    except SettingsError as error:
+        name = path or "the defaults"
+        raise SettingsError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from error
+
+
+def running(home: Path) -> CommandSettings:
+    """The settings of the mesh that runs for `home`. Raises SettingsError if it left none."""
+    environment = {CONFIG_VARIABLE: str(effective_file(home)), HOME_VARIABLE: str(home)}
+    return load(CommandSettings, environment)
+
+
+def effective_file(home: Path) -> Path:
+    """What the parts read as WEIR_CONFIG."""
+    return home / _RUN / DEFAULT_FILE
+
+
+def write_effective(config: Config) -> None:
+    """Writes what the parts read, for this user alone: it may hold secrets that variables brought in."""
+    document = {key: value for key, value in config.document.items() if key != "postgres_dsn"}
+    text = yaml.safe_dump(_escaped(document), sort_keys=False, allow_unicode=True)
+    path = effective_file(config.home)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _document(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    faults: dict[str, None] = {}
+    for model in _MODELS:
+        try:
+            load(model, {**environment, CONFIG_VARIABLE: str(path)})
+        except SettingsError as error:
+            faults.update(dict.fromkeys(str(error).splitlines()))
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return parse(path.read_text(encoding="utf-8"), environment)
+
+
+def _checked(document: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
+    home = home_of(environment)
+    known = {**environment, HOME_VARIABLE: str(home)}
+    faults = [fault for model in _MODELS for fault in _faults(model, document, known)]
+    if faults:
+        raise SettingsError("\n".join(dict.fromkeys(faults)))
+    command, cloud = build(CommandSettings, document, known), build(CloudAdapterSettings, document, known)
+    names = {provider.api_key_env for provider in cloud.providers.values() if provider.api_key_env}
+    config = Config(
+        home=home,
+        document=document,
+        command=command,
+        router=build(RouterSettings, document, known),
+        cloud_adapter=cloud,
+        postgres_dsn=command.postgres_dsn,
+        secrets={name: environment[name] for name in sorted(names) if name in environment},
+    )
+    if faults := _across(config):
+        raise SettingsError("\n".join(faults))
+    return config
+
+
+def _faults(
+    model: type[MeshSettings], document: Mapping[str, Any], environment: Mapping[str, str]
+) -> list[str]:
+    try:
+        build(model, document, environment)
+    except SettingsError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _across(config: Config) -> list[str]:
+    """Faults that no single model can see."""
+    mesh, router, cloud = config.command, config.router, config.cloud_adapter
+    faults = [
+        f"targets.{name}.provider: no provider {target.provider!r} (providers: {', '.join(cloud.providers) or 'none'})"
+        for name, target in router.targets.items()
+        if target.kind == "cloud" and target.provider not in cloud.providers
+    ]
+    if mesh.transport == "uds":
+        longest = mesh.address("cloud_adapter").removeprefix("unix:")
+        if len(os.fsencode(longest)) > SOCKET_PATH_BYTES:
+            faults.append(
+                f"transport: uds needs socket paths of at most {SOCKET_PATH_BYTES} bytes, and {longest} is longer: "
+                f"set WEIR_HOME to a shorter path, or transport to loopback"
+            )
+    return faults
+
+
+def _with_sandbox(document: Mapping[str, Any]) -> dict[str, Any]:
+    # A file without targets has the local one, and keeps it.
+    targets = document.get("targets") or {"local": {"kind": "triton"}}
+    providers = document.get("providers") or {}
+    if not isinstance(targets, dict) or not isinstance(providers, dict):
+        return dict(document)  # the check says what is wrong
+    ports = build(MeshSettings, document, {}).ports
+    target = {"kind": "cloud", "provider": SANDBOX_PROVIDER, "model": sandbox_command.MODEL}
+    return {
+        **document,
+        "providers": {**providers, SANDBOX_PROVIDER: sandbox_command.provider_block(ports.sandbox_cloud)},
+        "targets": {**targets, SANDBOX_TARGET: target},
+    }
+
+
+def _escaped(value: Any) -> Any:
+    """`value` as text that the parts' reading of variables turns back into it."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value
