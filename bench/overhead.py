@@ -127,7 +127,7 @@ def weir(base_url: str, topology: str, workers: int) -> Iterator[Mesh]:
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
         begun = time.perf_counter()
         environment = {**os.environ, "WEIR_HOME": str(home / "state")}
-        command = [str(Path(sys.executable).parent / "weir"), "up", "--config", str(config)]
+        command = [sys.executable, "-m", "weirctl", "up", "--config", str(config)]
         log = (home / "up.log").open("w+")
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:

@@ -14,7 +14,10 @@ from typing import Literal
 from gen.weir.type.v1 import ChatMessage, Role
 from meshkit.errors import InvalidRequest
 
-TemplateName = Literal["chatml", "mistral_instruct"]
+TemplateName = Literal["chatml", "smollm2", "mistral_instruct"]
+
+SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What SmolLM2's own template puts before a conversation that has no system message."""
 
 _BREAK = "\u200b"
 _CONTROL = re.compile(
@@ -43,6 +46,13 @@ def _chatml(messages: Sequence[ChatMessage]) -> str:
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
+def _smollm2(messages: Sequence[ChatMessage]) -> str:
+    """SmolLM2-Instruct: ChatML, with the system message that the model was trained with where there is none."""
+    if messages and messages[0].role == Role.SYSTEM:
+        return _chatml(messages)
+    return _chatml([ChatMessage(role=Role.SYSTEM, content=SMOLLM2_SYSTEM), *messages])
+
+
 def _mistral_instruct(messages: Sequence[ChatMessage]) -> str:
     """Mistral-7B-Instruct-v0.3: no system role (it joins the next user turn); the tokenizer adds the BOS itself."""
     parts: list[str] = []
@@ -65,5 +75,5 @@ def _mistral_instruct(messages: Sequence[ChatMessage]) -> str:
 
 
 _TEMPLATES: Mapping[TemplateName, Callable[[Sequence[ChatMessage]], str]] = MappingProxyType(
-    {"chatml": _chatml, "mistral_instruct": _mistral_instruct}
+    {"chatml": _chatml, "smollm2": _smollm2, "mistral_instruct": _mistral_instruct}
 )

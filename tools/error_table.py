@@ -1,7 +1,8 @@
-"""Writes docs/errors.md from the table in meshkit/errors.py: `python -m tools.error_table`."""
+"""Writes docs/errors.md from the table in meshkit/errors.py: `python -m tools.error_table`; `--check` only compares."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from meshkit.errors import BY_REASON, TABLE
@@ -38,6 +39,17 @@ def page() -> str:
     return _HEAD + "".join(rows)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Writes, or with --check compares. Returns the exit status."""
+    if "--check" in sys.argv[1:]:
+        stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page()
+        if stale:
+            sys.stderr.write("docs/errors.md is out of date, run `make gen`\n")
+        return 1 if stale else 0
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

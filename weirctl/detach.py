@@ -26,7 +26,7 @@ def detach(arguments: Sequence[str], log_directory: Path) -> int:
     argv = [sys.executable, "-P", "-m", "weirctl", "up", *arguments, "--waiting-fd", str(write_end)]
     path = f"{_ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
     # What it says goes through the pipe and into weir.log; this file is for what Python itself might say.
-    with (log_directory / "weir.stderr").open("wb") as errors:
+    with (log_directory / "weir.stderr").open("ab") as errors:
         daemon = subprocess.Popen(
             argv,
             env={**os.environ, "PYTHONPATH": path},

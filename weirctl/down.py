@@ -8,7 +8,7 @@ import os
 import signal
 import time
 
-from weirctl import home_lock
+from weirctl import home_lock, processes
 from weirctl.config import home_of
 
 _POLL_S = 0.05
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.force:
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + arguments.within_s
-    while home_lock.holder(home) == pid:
+    while home_lock.holder(home) == pid or processes.alive(pid):
         if time.monotonic() > deadline:
             print(
                 f"Weir (process {pid}) still runs after {arguments.within_s:g} s; `weir down --force` cuts it short."

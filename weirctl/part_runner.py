@@ -17,6 +17,8 @@ from weirctl.child import wrap
 from weirctl.part import CannotStart, NotReady, Part, State
 from weirctl.rotating_log import RotatingLog
 
+_SHOWN_CHARS = 300
+
 Report = Callable[[str], None]
 """Takes a line for a human."""
 
@@ -102,7 +104,9 @@ class PartRunner:
         self._set(State.STOPPED)
 
     def kill(self) -> None:
-        """Ends the process and its group at once."""
+        """Ends the process and its group at once, and does not start it again."""
+        if self._task is not None:
+            self._task.cancel()
         if self.pid is not None:
             _kill_group(self.pid)
 
@@ -244,7 +248,7 @@ class PartRunner:
     def _with_last_lines(self, text: str) -> str:
         lines = self._log.last_lines()
         heading = f"{text}; the last lines of {self._log.path}:" if lines else text
-        return "\n".join([heading, *(f"    {line}" for line in lines)])
+        return "\n".join([heading, *(f"    {line[:_SHOWN_CHARS]}" for line in lines)])
 
     def _set(self, state: State) -> None:
         if state is not self.state:

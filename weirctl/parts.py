@@ -24,6 +24,8 @@ EDGE = "edge"
 _NEIGHBOURS: tuple[ServiceName, ...] = ("auth", "ledger", "cloud_adapter")
 _NEEDS_DATABASE: frozenset[str] = frozenset({"auth", "ledger"})
 _STOP_MARGIN_S = 5.0
+# A busy machine may take long to import what a service is made of.
+_READY_WITHIN_S = 60.0
 # How a provider is reached through the user's proxy or trusted by the user's certificates; for cloud_adapter alone.
 _OUTWARD = (
     "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -31,18 +33,18 @@ _OUTWARD = (
 
 
 def build_parts(config: Config, around: Surroundings) -> list[Part]:
-    """Every part of the mesh, in no order that matters."""
-    compact = config.command.topology == "compact"
-    parts = [] if compact else [_service(config, around, name) for name in _NEIGHBOURS]
-    parts += [_router(config, around, worker) for worker in range(config.command.workers)]
-    parts.append(_edge(config, around))
+    """Every part of the mesh, in the order in which a human would list them."""
+    parts: list[Part] = []
     if around.database is not None:
         parts.append(postgres_part(around.database))
     if config.needs_triton:
         parts.append(triton_part(config, around))
     if around.sandbox:
         parts.append(sandbox_part(config, around))
-    return parts
+    if config.command.topology == "separate":
+        parts += [_service(config, around, name) for name in _NEIGHBOURS]
+    parts += [_router(config, around, worker) for worker in range(config.command.workers)]
+    return [*parts, _edge(config, around)]
 
 
 def _service(config: Config, around: Surroundings, name: ServiceName) -> Part:
@@ -93,6 +95,7 @@ def _python_part(
         probe=grpc_serving(address),
         depends_on=needs,
         address=address,
+        ready_within_s=_READY_WITHIN_S,
         stop_within_s=config.command.drain_s + _STOP_MARGIN_S,
         before_start=remove_socket,
         after_end=remove_socket,

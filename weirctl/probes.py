@@ -30,7 +30,8 @@ def grpc_serving(address: str) -> Probe:
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)
             except grpc.aio.AioRpcError as error:
-                raise NotReady(error.details() or error.code().name) from error
+                # Up to the first semicolon: what follows are gRPC's inner workings.
+                raise NotReady((error.details() or error.code().name).partition(";")[0]) from error
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise NotReady(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 

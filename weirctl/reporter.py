@@ -17,18 +17,18 @@ class Reporter:
     """Takes lines for a human. A reader that is gone is no error.
 
     Args:
-        log: the supervisor's own log.
         waiting_fd: a pipe to the process that waits for the start; None in the foreground, where lines are printed.
     """
 
-    def __init__(self, log: Path, waiting_fd: int | None) -> None:
-        self._log = RotatingLog(log)
+    def __init__(self, waiting_fd: int | None) -> None:
+        self._log: RotatingLog | None = None
         self._waiting_fd = waiting_fd
         self._detached = waiting_fd is not None
 
     def say(self, text: str) -> None:
         """One line or several."""
-        self._log.write(f"{text}\n".encode())
+        if self._log is not None:
+            self._log.write(f"{text}\n".encode())
         if self._waiting_fd is not None:
             with contextlib.suppress(OSError):
                 os.write(self._waiting_fd, f"{text}\n".encode())
@@ -36,6 +36,10 @@ class Reporter:
             with contextlib.suppress(OSError):
                 sys.stdout.write(f"{text}\n")
                 sys.stdout.flush()
+
+    def open_log(self, path: Path) -> None:
+        """From now on everything goes into this file too. Only for the holder of the home's lock."""
+        self._log = RotatingLog(path)
 
     def ready(self) -> None:
         """All is healthy: lets the waiting process go."""

@@ -9,8 +9,8 @@ PROGRAM = Path(__file__).with_name("sandbox_cloud.py")
 MODEL = "smollm2"
 """The name under which it answers."""
 _LOOPBACK = "127.0.0.1"
-# llama.cpp's server closes idle connections after 5 s.
-_KEEPALIVE_S = 4.0
+# llama.cpp's server offers keep-alive and closes every connection after a stream: one kept would meet its end.
+_KEEPALIVE_S = 0
 
 
 def argv(python: Path, gguf: Path, port: int, *, threads: int = 1, slots: int = 4) -> tuple[str, ...]:

@@ -31,14 +31,16 @@ class Supervisor:
         changed: Callable[[], None] = lambda: None,
         timing: Timing | None = None,
     ) -> None:
-        self.runners: dict[str, PartRunner] = {}
+        runners: dict[str, PartRunner] = {}
         by_name = {part.name: part for part in parts}
         order = TopologicalSorter({part.name: part.depends_on | part.outlived_by for part in parts})
         for name in order.static_order():
             part = by_name[name]
-            needs = [self.runners[needed] for needed in sorted(part.depends_on)]
+            needs = [runners[needed] for needed in sorted(part.depends_on)]
             log = RotatingLog(log_directory / f"{name}.log")
-            self.runners[name] = PartRunner(part, needs, log, report, changed, timing or Timing())
+            runners[name] = PartRunner(part, needs, log, report, changed, timing or Timing())
+        self.runners = {part.name: runners[part.name] for part in parts}
+        """By name, in the order of `parts`."""
 
     async def start(self) -> None:
         """Returns when every part was healthy. Raises CannotStart at the first failure; the caller then stops all."""

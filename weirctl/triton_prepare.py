@@ -16,6 +16,7 @@ from pathlib import Path
 from weirctl.triton_settings import SOURCES, TritonSettings
 
 REQUIREMENTS = SOURCES / "requirements.txt"
+STUB = "triton_python_backend_stub"
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 _PIP = (
     "install",
@@ -133,7 +134,7 @@ def _link_backend(settings: TritonSettings) -> None:
     target = settings.backends / "python"
     shutil.rmtree(settings.backends, ignore_errors=True)
     target.mkdir(parents=True)
-    stub = server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
+    stub = server / "python_backend_stubs" / _python_version() / STUB
     for source in (*(server / "backends" / "python" / name for name in _BACKEND_FILES), stub):
         if not source.exists():
             raise TritonSetUpFailed(

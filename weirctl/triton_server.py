@@ -1,10 +1,12 @@
 """How the local Triton is started, and what a hard exit of it leaves behind."""
 
 import contextlib
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from weirctl.triton_prepare import prepare, python_library, site_packages
+from weirctl.triton_prepare import STUB, prepare, python_library, site_packages
 from weirctl.triton_settings import TritonSettings
 
 __all__ = ["Command", "clean_shared_memory", "close_shared_memory", "command", "prepare"]
@@ -55,8 +57,13 @@ def command(settings: TritonSettings) -> Command:
 def clean_shared_memory(settings: TritonSettings) -> list[Path]:
     """Removes the regions that a hard exit of this home's server left, and returns them.
 
-    Regions that a living tritonserver maps are left alone. The model's process ends within seconds of its server.
+    First it kills the stubs which that server left: such a stub notices, then hangs in its own clean-up and keeps the
+    model in memory. Regions that a living tritonserver maps are left alone, and so are stubs that have their server.
     """
+    for stub in _orphaned_stubs(settings):
+        # May have ended meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stub, signal.SIGKILL)
     leftovers = list(_SHARED_MEMORY.glob(f"{settings.shared_memory_prefix}*"))
     if leftovers:
         mapped = _mapped_by_servers()
@@ -83,6 +90,20 @@ def _environment(settings: TritonSettings) -> dict[str, str]:
         "HOME": str(settings.root),
         "LANG": "C.UTF-8",
     }
+
+
+def _orphaned_stubs(settings: TritonSettings) -> list[int]:
+    ours = str(settings.backends / "python" / STUB)
+    orphans = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # Gone meanwhile.
+        with contextlib.suppress(OSError):
+            arguments = (process / "cmdline").read_text().split("\0")
+            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+            # A stub's sixth argument is the process id of the server that started it.
+            if arguments[0] == ours and arguments[5:6] != [parent]:
+                orphans.append(int(process.name))
+    return orphans
 
 
 def _mapped_by_servers() -> set[str]:

@@ -38,12 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
     log_directory = home / "log"
     if arguments.detach:
         return detach(_forwarded(arguments), log_directory)
-    log_directory.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(log_directory / "weir.log", arguments.waiting_fd)
+    reporter = Reporter(arguments.waiting_fd)
     try:
         sandbox = arguments.sandbox_cloud
         config = read(arguments.config, os.environ, sandbox=sandbox)
         with home_lock.hold(home):
+            log_directory.mkdir(exist_ok=True)
+            reporter.open_log(log_directory / "weir.log")
             return asyncio.run(_Up(config, reporter, os.environ, sandbox=sandbox).run())
     except SettingsError as error:
         reporter.say(str(error))

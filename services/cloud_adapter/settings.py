@@ -44,8 +44,9 @@ class ProviderSettings(Strict):
     """Bytes of one event of a stream; a larger one is an upstream error."""
     pool_size: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Most connections at once, hence most requests at once: HTTP/1.1 carries one each."""
-    keepalive_s: Seconds = 15.0
-    """Seconds that an idle connection is kept. Below the provider's own limit, else requests meet closed ones."""
+    keepalive_s: Annotated[float, Field(ge=0, le=3_600)] = 15.0
+    """Seconds that an idle connection is kept; 0 makes one for each request. Below the provider's own limit, else
+    requests meet closed ones."""
     ca_file: Path | None = None
     """PEM file of the certificate authorities to trust in place of the system's."""
     proxy_from_environment: bool = False

@@ -44,7 +44,7 @@ class TritonTargetSettings(Strict):
     """The Triton model's name."""
     profile: Literal["trtllm_bls"] = "trtllm_bls"
     """The backend's contract, see adapters/triton_profile.py."""
-    chat_template: TemplateName = "chatml"
+    chat_template: TemplateName = "smollm2"
     endpoint: str | None = None
     """`host:port` of Triton's gRPC; absent means the one that `weir up` starts (ports.triton_grpc)."""
     default_max_output_tokens: Annotated[int, Field(ge=1)] = 256

@@ -182,7 +182,9 @@ class RunningWeir:
 
     def entries(self, request_id: str) -> list[dict[str, Any]]:
         """The ledger's rows of one request, by attempt, read from PostgreSQL itself."""
-        dsn = postgres_server.dsn(postgres_server.prepare(self.home, lambda _: None))
+        dsn = psycopg.conninfo.make_conninfo(
+            host=str(self.home.resolve() / "run" / "postgres"), user=postgres_server.SUPERUSER, dbname=postgres_server.DATABASE
+        )
         query = "SELECT * FROM ledger.entry WHERE request_id = %s ORDER BY attempt"
         with psycopg.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:
             rows = connection.execute(query, (request_id,)).fetchall()

@@ -90,7 +90,7 @@ def test_settings_that_cannot_be_used_are_named(
 
 def test_without_postgres_it_says_so_and_ends(start: Start) -> None:
     """Status 1, and one line that names the place and not the password."""
-    process = start("", "host=127.0.0.1 port=1 user=weir password=hunter2")
+    process = start(f"ports: {{auth: {_free_port()}}}", "host=127.0.0.1 port=1 user=weir password=hunter2")
     _, text = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 1
     line = json.loads(text)

@@ -153,9 +153,9 @@ def test_models_list(weir: RunningWeir, client: openai.OpenAI) -> None:
     assert "refused" not in {model.id for model in client.models.list()}
 
 
-@pytest.mark.parametrize("first", ["refused", "silent", "down"])
+@pytest.mark.parametrize("first", ["silent", "down"])
 def test_fallback(weir: RunningWeir, client: openai.OpenAI, first: str) -> None:
-    """Refused, silent or failing: the next target answers with 200, and each attempt is one row."""
+    """Silent or failing: the next target answers with 200, and each attempt is one row."""
     mine = label()
     answer, headers = ask(client, f"{first}-first", max_tokens=4, stream=False, extra_headers={"x-request-id": mine})
     assert answer.provider == ("local" if first == "down" else "cloud")
@@ -164,6 +164,15 @@ def test_fallback(weir: RunningWeir, client: openai.OpenAI, first: str) -> None:
     assert [row["outcome"] for row in rows] == ["failed", "ok"]
     assert rows[0]["cost_nano_usd"] in {0, None}
     assert (rows[0]["input_tokens"], rows[0]["output_tokens"]) == (0, 0)
+
+
+def test_a_target_that_is_down_is_passed_over(weir: RunningWeir, client: openai.OpenAI) -> None:
+    """A local server that refuses connections costs no attempt: the next target answers, and the reason says why."""
+    mine = label()
+    answer, headers = ask(client, "refused-first", extra_headers={"x-request-id": mine})
+    assert answer.provider == "cloud"
+    assert headers["x-weir-route-reason"] == "model refused-first; refused is down"
+    assert weir.entry(mine)["outcome"] == "ok"
 
 
 @pytest.mark.parametrize(("model", "code"), [("cut", "upstream_truncated"), ("stalled", "upstream_stalled")])

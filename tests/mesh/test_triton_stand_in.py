@@ -242,7 +242,7 @@ async def test_unreachable_server_is_dead(tmp_path: Path) -> None:
 
 
 def test_hard_exit_leaves_nothing(tmp_path: Path) -> None:
-    """After kill -9 of the server its model ends by itself and its regions are removed; a living one keeps its own."""
+    """After kill -9 of the server its model's process and regions are removed; a living one keeps its own."""
     with running_triton(tmp_path) as doomed:
         assert clean_shared_memory(doomed.settings) == []
         regions, stub = regions_of(doomed), os.pidfd_open(doomed.stub_pid())

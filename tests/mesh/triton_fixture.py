@@ -53,11 +53,25 @@ def running_triton(home: Path) -> Iterator[RunningTriton]:
     """Starts a server whose state is in `home`, and stops it. The venv is the one under WEIR_HOME."""
     http_port, grpc_port, metrics_port = _free_ports(3)
     packages = Path(os.environ.get("WEIR_HOME", REPOSITORY / ".weir")) / "triton" / "venv"
-    settings = TritonSettings(home=home, packages=packages, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, drain_s=1)
+    settings = TritonSettings(
+        home=home,
+        packages=packages,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        drain_s=1,
+    )
     prepare(settings, print)
     start = command(settings)
     with (home / "triton.log").open("wb") as log:
-        process = subprocess.Popen(start.argv, env=start.environment, cwd=start.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            start.argv,
+            env=start.environment,
+            cwd=start.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
         try:
             asyncio.run(_ready(settings))
             yield RunningTriton(settings, process)
@@ -81,11 +95,15 @@ class Model:
     async def close(self) -> None:
         await self._channel.close()
 
-    async def ask(self, text: str, *, model: str = "smollm2", timeout_s: float = 60.0, **inputs: Any) -> list[Chunk]:
+    async def ask(
+        self, text: str, *, model: str = "smollm2", timeout_s: float = 60.0, **inputs: Any
+    ) -> list[Chunk]:
         """The whole answer, response by response."""
         return [chunk async for chunk in self.stream(text, model=model, timeout_s=timeout_s, **inputs)]
 
-    async def stream(self, text: str, *, model: str = "smollm2", timeout_s: float = 60.0, **inputs: Any) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, text: str, *, model: str = "smollm2", timeout_s: float = 60.0, **inputs: Any
+    ) -> AsyncGenerator[Chunk, None]:
         """The answer as it comes. Closing the iterator cancels the request."""
         begun = time.monotonic()
         call = self.stub.ModelStreamInfer(timeout=timeout_s)
@@ -112,25 +130,44 @@ def infer_request(text: str, model: str, inputs: dict[str, Any]) -> Any:
     """A request of the classic TensorRT-LLM contract that asks for both token counts and no echo."""
     request = service_pb2.ModelInferRequest(model_name=model)
     request.parameters["triton_enable_empty_final_response"].bool_param = True
-    flags = {"return_num_input_tokens": True, "return_num_output_tokens": True, "exclude_input_in_output": True}
+    flags = {
+        "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+        "exclude_input_in_output": True,
+    }
     _add(request, "text_input", ("BYTES", "bytes_contents"), [text])
     for name, value in (flags | {"stream": True, "max_tokens": 16} | inputs).items():
-        _add(request, name, _TYPES.get(name, ("BOOL", "bool_contents")), value if isinstance(value, list) else [value])
+        _add(
+            request,
+            name,
+            _TYPES.get(name, ("BOOL", "bool_contents")),
+            value if isinstance(value, list) else [value],
+        )
     return request
 
 
 def _add(request: Any, name: str, kind: tuple[str, str], values: Sequence[Any]) -> None:
     tensor = request.inputs.add(name=name, datatype=kind[0], shape=[1, len(values)])
-    getattr(tensor.contents, kind[1]).extend(value.encode() if isinstance(value, str) else value for value in values)
+    getattr(tensor.contents, kind[1]).extend(
+        value.encode() if isinstance(value, str) else value for value in values
+    )
 
 
 def _chunk(answer: Any, at_s: float) -> Chunk:
     response = answer.infer_response
-    raw = {output.name: content for output, content in zip(response.outputs, response.raw_output_contents, strict=True)}
-    counts = {name: int.from_bytes(raw[name], "little") if name in raw else None for name in ("num_input_tokens", "num_output_tokens")}
+    raw = {
+        output.name: content
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+    counts = {
+        name: int.from_bytes(raw[name], "little") if name in raw else None
+        for name in ("num_input_tokens", "num_output_tokens")
+    }
     text = raw.get("text_output", b"")[4:].decode()  # four bytes of length come first
     final = response.parameters["triton_final_response"].bool_param
-    return Chunk(at_s, text, counts["num_input_tokens"], counts["num_output_tokens"], answer.error_message, final)
+    return Chunk(
+        at_s, text, counts["num_input_tokens"], counts["num_output_tokens"], answer.error_message, final
+    )
 
 
 async def _ready(settings: TritonSettings) -> None:

@@ -171,6 +171,17 @@ async def test_sandbox_needs_no_secret(tmp_path: Path) -> None:
         assert "authorization" not in provider.seen[0].headers
 
 
+async def test_connections_need_not_be_kept(tmp_path: Path) -> None:
+    """With keepalive_s 0 each question has a connection of its own."""
+    async with FakeProvider() as provider:
+        lone = reachable(provider.base_url, keepalive_s=0)
+        async with adapting(tmp_path / "log", {"KEY": SECRET}, lone=lone) as client:
+            for _ in range(3):
+                request = GenerateRequest(provider="lone", body=b'{"model":"instant"}')
+                assert [response.finished async for response in client.generate(request)] == [True]
+        assert [seen.connection for seen in provider.seen] == [0, 1, 2]
+
+
 async def test_the_environment_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a proxy nor the SDK's own variables change where a request goes and what it carries."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
@@ -232,7 +243,7 @@ async def test_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
     channel = open_channel(f"unix:{home}/run/cloud_adapter-0.sock")
     try:
         assert process.stderr is not None
-        lines = []
+        lines: list[bytes] = []
         async with asyncio.timeout(SOON_S):
             while not lines or b'"serving"' not in lines[-1]:
                 lines.append(await process.stderr.readline())
@@ -257,7 +268,7 @@ def test_bad_settings_end_the_process(tmp_path: Path) -> None:
     """A setting that cannot be used: one line that names it, and exit status 2."""
     config = tmp_path / "weir.yaml"
     config.write_text(json.dumps({"providers": {"mine": {"base_url": "ftp://p/v1", "colour": "red"}}}))
-    ended = subprocess.run(  # noqa: S603 - our own interpreter and module
+    ended = subprocess.run(
         [sys.executable, "-m", "services.cloud_adapter"],
         env={"WEIR_CONFIG": str(config), "PATH": os.environ["PATH"]},
         cwd=ROOT,

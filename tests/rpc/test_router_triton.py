@@ -102,7 +102,7 @@ async def test_stop_text_is_cut() -> None:
         ("Request for unknown model: 'x' is not found", UpstreamError),
         ("Stub process 'x' is not healthy.", UpstreamError),
         ("anything else", UpstreamError),
-        ("the prompt has 3000 tokens, which exceeds the context of 2048", ContextTooLong),
+        ("[request id: x] Prompt length (3000) exceeds maximum input length (2048).", ContextTooLong),
     ],
 )
 async def test_in_band_errors(text: str, kind: type[WeirError]) -> None:

@@ -82,11 +82,7 @@ class OpenAICompatible:
     async def open(self) -> None:
         """Makes the pool of connections; none is opened yet."""
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._settings.pool_size,
-                keepalive_timeout=self._settings.keepalive_s,
-                ssl=self._authorities,
-            ),
+            connector=_connector(self._settings, self._authorities),
             # One client's answer must leave nothing behind for the next.
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._settings.proxy_from_environment,
@@ -175,6 +171,14 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
     Raises OSError if the file cannot be read or holds no certificate.
     """
     return ssl.create_default_context(cafile=ca_file)
+
+
+def _connector(settings: ProviderSettings, authorities: ssl.SSLContext) -> aiohttp.TCPConnector:
+    if not settings.keepalive_s:
+        return aiohttp.TCPConnector(limit=settings.pool_size, ssl=authorities, force_close=True)
+    return aiohttp.TCPConnector(
+        limit=settings.pool_size, ssl=authorities, keepalive_timeout=settings.keepalive_s
+    )
 
 
 def _headers(sdk: AsyncOpenAI, settings: ProviderSettings, *, with_secret: bool) -> Mapping[str, str]:

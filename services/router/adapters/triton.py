@@ -33,9 +33,7 @@ from services.router.ports import Piece
 _PHRASES: tuple[tuple[str, type[WeirError]], ...] = (
     ("Exceeds maximum queue size", RateLimited),
     ("Request timeout expired", RateLimited),
-    ("exceeds max input length", ContextTooLong),
-    ("exceeds the context", ContextTooLong),
-    ("context size", ContextTooLong),
+    ("exceeds maximum input length", ContextTooLong),
     ("unknown model", UpstreamError),
     ("is not healthy", UpstreamError),
 )

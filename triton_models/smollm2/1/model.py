@@ -1,10 +1,7 @@
 """Triton's Python backend entry point: requests in, answers out through the courier. Logs no prompt and no answer."""
 
 import json
-import os
-import signal
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,23 +15,6 @@ from engine import Engine, GenerationFailed, Piece, Prompt
 
 # How often a request that waits for a slot asks whether its client has gone.
 CANCEL_POLL_S = 0.05
-
-# How often this process looks whether its server still lives, and how long it may fail to look at all.
-ORPHAN_POLL_S = 0.5
-ORPHAN_LIMIT_S = 5.0
-
-
-def _end_with_server() -> None:
-    """Ends this process when the server is gone.
-
-    Left alone, Triton's stub notices too, but then hangs in its clean-up with the interpreter locked. Against that
-    stands the kernel's alarm: it kills this process unless it is put off again and again.
-    """
-    server = os.getppid()
-    while os.getppid() == server:
-        signal.setitimer(signal.ITIMER_REAL, ORPHAN_LIMIT_S)
-        time.sleep(ORPHAN_POLL_S)
-    os._exit(1)
 
 
 class TritonPythonModel:

@@ -1,0 +1,109 @@
+"""weir.yaml as `weir up` takes it."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from meshkit.settings import CONFIG_VARIABLE, HOME_VARIABLE, SettingsError, load
+from services.cloud_adapter.settings import CloudAdapterSettings
+from services.router.settings import RouterSettings
+from weirctl import config
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty WEIR_HOME."""
+    return tmp_path / "home"
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "weir.yaml"
+    path.write_text(text)
+    return path
+
+
+def _read(
+    tmp_path: Path, home: Path, text: str, *, sandbox: bool = False, **environment: str
+) -> config.Config:
+    return config.read(_file(tmp_path, text), {HOME_VARIABLE: str(home), **environment}, sandbox=sandbox)
+
+
+def test_every_fault_of_every_service_is_named_on_its_own_line(tmp_path: Path, home: Path) -> None:
+    """Faults of the file, of the edge, of Triton, of a service and a variable come together, with the file's name."""
+    text = "portz: 1\nedge: {threads: x}\ntriton: {slots: 0}\nauth: {poll_s: 99}\ndefault_model: ${MISSING}\n"
+    with pytest.raises(SettingsError) as caught:
+        _read(tmp_path, home, text)
+    lines = str(caught.value).splitlines()
+    for named in ("portz", "edge.threads", "triton.slots", "auth.poll_s", "MISSING"):
+        assert any(named in line for line in lines)
+    assert all(line.startswith(f"{tmp_path}/weir.yaml: ") for line in lines)
+
+
+def test_a_target_of_an_unknown_provider_is_a_fault(tmp_path: Path, home: Path) -> None:
+    """What no single service can see is checked too."""
+    text = "targets: {c: {kind: cloud, provider: nobody, model: m}}\ndefault_model: c\n"
+    with pytest.raises(SettingsError, match=r"targets\.c\.provider: no provider 'nobody'"):
+        _read(tmp_path, home, text)
+
+
+def test_a_missing_file_is_a_fault_and_no_file_means_the_defaults(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was named must be there; ./weir.yaml need not."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="No such file"):
+        config.read(Path("nowhere.yaml"), {HOME_VARIABLE: str(home)}, sandbox=False)
+    assert config.read(None, {HOME_VARIABLE: str(home)}, sandbox=False).needs_triton
+    _file(tmp_path, "workers: 3\n")
+    assert config.read(None, {HOME_VARIABLE: str(home)}, sandbox=False).command.workers == 3
+
+
+def test_the_parts_read_what_was_checked(tmp_path: Path, home: Path) -> None:
+    """Variables are filled in, a literal ${ stays one, the file is its owner's alone, the DSN is not in it."""
+    text = (
+        "postgres_dsn: postgresql://u:secret@h/d\n"
+        "providers: {p: {base_url: 'http://127.0.0.1:${PORT}/v1', project: 'a$${b}', api_key_env: KEY}}\n"
+    )
+    read = _read(tmp_path, home, text, PORT="9", KEY="hidden", OTHER="x")
+    read.run.mkdir(parents=True)
+    config.write_effective(read)
+    path = config.effective_file(home)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "secret" not in path.read_text()
+    assert read.postgres_dsn == "postgresql://u:secret@h/d"
+    assert read.secrets == {"KEY": "hidden"}
+    seen = load(CloudAdapterSettings, {CONFIG_VARIABLE: str(path)}).providers["p"]
+    assert (seen.base_url, seen.project) == ("http://127.0.0.1:9/v1", "a${b}")
+
+
+def test_the_sandbox_becomes_a_provider_and_the_target_cloud(tmp_path: Path, home: Path) -> None:
+    """The local target that the defaults have stays; the sandbox listens where ports say."""
+    read = _read(tmp_path, home, "ports: {sandbox_cloud: 7777}\n", sandbox=True)
+    assert read.cloud_adapter.providers["sandbox"].sandbox
+    assert ":7777" in read.cloud_adapter.providers["sandbox"].base_url
+    assert sorted(read.router.targets) == ["cloud", "local"]
+    read.run.mkdir(parents=True)
+    config.write_effective(read)
+    assert sorted(load(RouterSettings, {CONFIG_VARIABLE: str(config.effective_file(home))}).targets) == [
+        "cloud",
+        "local",
+    ]
+
+
+def test_a_socket_path_that_is_too_long_is_a_fault(tmp_path: Path) -> None:
+    """With transport uds, the home's path must leave room for the sockets' names."""
+    with pytest.raises(SettingsError, match="set WEIR_HOME to a shorter path"):
+        _read(tmp_path, tmp_path / ("d" * 100), "transport: uds\n")
+
+
+def test_no_triton_where_no_target_needs_it(tmp_path: Path, home: Path) -> None:
+    """A Triton elsewhere, or none at all: none is started."""
+    text = "targets: {t: {kind: triton, endpoint: 'gpu:8001'}}\n"
+    assert not _read(tmp_path, home, text).needs_triton
+
+
+def test_home_is_absolute() -> None:
+    """Relative homes begin at the working directory."""
+    assert config.home_of({}) == Path(os.getcwd(), ".weir")  # noqa: PTH109 - the test's own way to the same
