@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from uuid import UUID
 
 from dialects.chat_request import ChatRequest
@@ -30,6 +30,9 @@ FAILS_OVER = (
     UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamStalled, RateLimited, NoHealthyTarget,
 )  # fmt: skip
 """Errors that another target may not have. The request's own faults are not among them."""
+
+READ_OUT_S = 1.0
+"""How long the end of a whole answer may lag behind its last piece before its call is cancelled."""
 
 
 class RunPlan:
@@ -154,7 +157,16 @@ class RunPlan:
                 self._metrics.malformed(name, piece.malformed_events)
                 yield piece
                 if piece.finished:
+                    await _read_out(pieces)
                     return
+
+
+async def _read_out(pieces: AsyncGenerator[Piece, None]) -> None:
+    """Lets a whole answer end by itself, so that the connection it came on can be used again."""
+    with suppress(TimeoutError, WeirError):
+        async with asyncio.timeout(READ_OUT_S):
+            async for _ in pieces:
+                pass
 
 
 def _too_slow(name: str, limit_s: float, *, begun: bool) -> WeirError:

@@ -64,7 +64,11 @@ async def test_no_key(header: str | None) -> None:
         await subject(FakeKeys()).authenticate(header)
 
 
-@pytest.mark.parametrize("header", ["Basic abc", "Bearer sk-123", "Bearer weir_x_y", f"Bearer {TOKEN.text}x"])
+@pytest.mark.parametrize(
+    "header",
+    ["Basic abc", "Bearer sk-123", "Bearer weir_x_y", f"Bearer {TOKEN.text}x"],
+    ids=["basic", "foreign", "short", "long"],
+)
 async def test_malformed_key_asks_nobody(header: str) -> None:
     """A token of another shape never reaches Auth."""
     keys = FakeKeys()
