@@ -47,12 +47,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio's g
         """The status now and at each change."""
         last: int | None = None
         while True:
-            changed = self._changed
+            # Read together: what happens while the yield waits for the peer is the next round's.
+            changed, draining = self._changed, self._draining
             known = request.service in self._names
             status = self._status if known else _RESPONSE.SERVICE_UNKNOWN
             if status != last:
                 yield _RESPONSE(status=status)
                 last = status
-            if self._draining:
+            if draining:
                 return
             await changed.wait()

@@ -72,13 +72,18 @@ def _details(error: WeirError) -> status_pb2.Status:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> WeirError:
-    """The noun that a servicer raised; for a status without details the nearest one."""
+    """The noun that a servicer raised; for a status without details the nearest one.
+
+    What a gRPC library says may name addresses: it is in the error's text for the log, and not in its message.
+    """
     for key, value in error.trailing_metadata() or ():
         known = _from_details(value) if key == DETAILS_TRAILER and isinstance(value, bytes) else None
         if known is not None:
             return known
-    kind = _FOREIGN.get(error.code(), InternalFault)
-    return kind(f"{error.code().name}: {error.details() or 'no details'}")
+    name = error.code().name
+    foreign = _FOREIGN.get(error.code(), InternalFault)(f"the call failed: {name}")
+    foreign.args = (f"{name}: {error.details() or 'no details'}",)
+    return foreign
 
 
 def _from_details(data: bytes) -> WeirError | None:

@@ -23,7 +23,7 @@ def main() -> int:
     if not arguments.model.is_file():
         sys.stderr.write(f"sandbox_cloud: no model at {arguments.model}\n")
         return _NO_MODEL
-    import xllamacpp  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - slow, and only in the other venv
+    import xllamacpp  # noqa: PLC0415 - slow, and only in the other venv
 
     try:
         server = xllamacpp.Server(_params(xllamacpp, arguments))

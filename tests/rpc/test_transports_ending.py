@@ -95,7 +95,7 @@ async def test_closing_the_iterator_stops_the_servicer(mesh: Mesh) -> None:
     events = mesh.router.generate(GenerateRequest())
     await anext(events)
     assert not mesh.servicer.closed.is_set()
-    await events.aclose()  # type: ignore[attr-defined] # transports return generators
+    await events.aclose()
     await asyncio.wait_for(mesh.servicer.closed.wait(), _AT_ONCE_S)
     assert mesh.log_lines() == []
 
@@ -145,7 +145,7 @@ async def test_closing_while_the_servicer_is_ahead(mesh: Mesh) -> None:
     mesh.servicer.stream = flood
     events = mesh.router.generate(GenerateRequest())
     await anext(events)
-    await events.aclose()  # type: ignore[attr-defined] # transports return generators
+    await events.aclose()
     await asyncio.wait_for(mesh.servicer.closed.wait(), _AT_ONCE_S)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import contract
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
+import triton_python_backend_utils as pb
 from engine import Piece
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
+import triton_python_backend_utils as pb
 from engine import Prompt
 
 # What llama.cpp calls the penalties, and where each does nothing.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # The wheel carries no type information.
-import xllamacpp  # type: ignore[import-not-found, unused-ignore]
+import xllamacpp
 
 # Prompt tokens worked on at once. Other streams stand still and a cancel waits while one such batch runs: 64
 # take about 0.7 s on one slow core; larger batches are no faster there, smaller ones are slower.

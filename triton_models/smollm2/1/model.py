@@ -9,7 +9,7 @@ from typing import Any
 import contract
 
 # Exists only inside Triton's Python backend.
-import triton_python_backend_utils as pb  # type: ignore[import-not-found, unused-ignore]
+import triton_python_backend_utils as pb
 from answers import Answer, Courier
 from engine import Engine, GenerationFailed, Piece, Prompt
 
