@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -58,45 +58,50 @@ class ChannelTransport:
         self, method: Method, request: Message, *, timeout: timedelta | None, metadata: Metadata
     ) -> AsyncGenerator[Any, None]:
         """One request, many responses. The call begins with the first response asked for."""
-        call = self._callable("unary_stream", method)
-        return self._responses(method, call, self._codec.encode(request), timeout, metadata)
+        begin = self._callable("unary_stream", method)
+        data = self._codec.encode(request)
+        return self._responses(
+            method, lambda: (begin(data, timeout=_seconds(timeout), metadata=_pairs(metadata)), None)
+        )
 
     async def stream_unary(
         self, method: Method, requests: AsyncIterator[Any], *, timeout: timedelta | None, metadata: Metadata
     ) -> Any:
         """Many requests, one response."""
-        call = self._callable("stream_unary", method)
-        outgoing = _Outgoing(requests, self._codec)
-        with _errors(outgoing):
-            return self._decode(
-                method, await call(outgoing.encoded(), timeout=_seconds(timeout), metadata=_pairs(metadata))
-            )
+        begin = self._callable("stream_unary", method)
+        call = begin(timeout=_seconds(timeout), metadata=_pairs(metadata))
+        pump = _Pump(call, requests, self._codec)
+        try:
+            with _errors(pump):
+                return self._decode(method, await call)
+        finally:
+            await pump.stop()
 
     def stream_stream(
         self, method: Method, requests: AsyncIterator[Any], *, timeout: timedelta | None, metadata: Metadata
     ) -> AsyncGenerator[Any, None]:
         """Many requests, many responses. The call begins with the first response asked for."""
-        call = self._callable("stream_stream", method)
-        return self._responses(method, call, _Outgoing(requests, self._codec), timeout, metadata)
+        begin = self._callable("stream_stream", method)
+
+        def call_and_pump() -> tuple[Any, _Pump]:
+            call = begin(timeout=_seconds(timeout), metadata=_pairs(metadata))
+            return call, _Pump(call, requests, self._codec)
+
+        return self._responses(method, call_and_pump)
 
     async def _responses(
-        self,
-        method: Method,
-        begin: Any,
-        argument: bytes | _Outgoing,
-        timeout: timedelta | None,
-        metadata: Metadata,
+        self, method: Method, begin: Callable[[], tuple[Any, _Pump | None]]
     ) -> AsyncGenerator[Any, None]:
         """The call's responses; leaving the loop early cancels the call, so that the servicer stops at once."""
-        outgoing = argument if isinstance(argument, _Outgoing) else None
-        data = argument if outgoing is None else outgoing.encoded()
-        call = begin(data, timeout=_seconds(timeout), metadata=_pairs(metadata))
+        call, pump = begin()
         try:
-            with _errors(outgoing):
+            with _errors(pump):
                 async for response in call:
                     yield self._decode(method, response)
         finally:
             call.cancel()
+            if pump is not None:
+                await pump.stop()
 
     def _callable(self, kind: str, method: Method) -> Any:
         call = self._calls.get(method.path)
@@ -112,33 +117,48 @@ class ChannelTransport:
             raise InternalFault(f"{method.path} answered with a malformed message") from error
 
 
-class _Outgoing:
-    """The messages of a client stream, as bytes. grpcio hides what their iterator raises, so it is kept here."""
+class _Pump:
+    """Writes the messages of a client stream.
 
-    def __init__(self, requests: AsyncIterator[Any], codec: Codec) -> None:
+    grpcio would take an iterator, but hides what it raises and leaves it to the garbage collector when the call ends;
+    so the writing is a task of ours, which ends with the call and closes the iterator.
+    """
+
+    def __init__(self, call: Any, requests: AsyncIterator[Any], codec: Codec) -> None:
+        self._call = call
         self._requests = requests
         self._codec = codec
         self.failure: Exception | None = None
+        self._task = asyncio.create_task(self._run())
 
-    async def encoded(self) -> AsyncIterator[bytes]:
+    async def stop(self) -> None:
+        """Returns when the iterator is closed."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if isinstance(self._requests, AsyncGenerator):
+            await self._requests.aclose()
+
+    async def _run(self) -> None:
         try:
             async for request in self._requests:
-                yield self._codec.encode(request)
-        except Exception as error:
-            self.failure = error
-            raise
+                await self._call.write(self._codec.encode(request))
+            await self._call.done_writing()
+        except Exception as error:  # noqa: BLE001 - whatever the iterator raised is its reader's to see
+            if not self._call.done():
+                self.failure = error
+                self._call.cancel()
 
 
 @contextmanager
-def _errors(outgoing: _Outgoing | None = None) -> Iterator[None]:
+def _errors(pump: _Pump | None = None) -> Iterator[None]:
     """Turns what grpcio raises into the nouns of meshkit.errors."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
     except asyncio.CancelledError as error:
-        if outgoing is not None and outgoing.failure is not None:
-            raise outgoing.failure from None
+        if pump is not None and pump.failure is not None:
+            raise pump.failure from None
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
