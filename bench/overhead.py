@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ import yaml
 
 from bench.load import KEY_VARIABLE
 from bench.processes import cpu_s, descendants, pss_mib
-from tests.fakes.ports import free_ports
+from tests.fakes.ports import free_ports, free_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "Summarise this for a colleague. " * 32  # about 1 KB
@@ -62,7 +62,8 @@ CASES = (
 class Measured:
     """One round of one case against one endpoint. Seconds."""
 
-    cpu_s: float
+    cpu_s: dict[str, float]
+    """By part."""
     first_s: Sequence[float]
     whole_s: Sequence[float]
     failures: Sequence[str]
@@ -83,6 +84,18 @@ class Mesh:
     key: str
     ready_s: float
     home: Path
+
+    def parts(self) -> dict[str, int]:
+        """The process of each part; the supervisor's own under its name."""
+        state = json.loads((self.home / "state.json").read_text(encoding="utf-8"))
+        return {part["name"]: part["pid"] for part in state["parts"] if part["pid"]}
+
+    def idle_percent(self, seconds: float = 5.0) -> float:
+        """CPU of all parts together while nobody asks, in percent of one core."""
+        before = cpu_by_part(self.parts())
+        time.sleep(seconds)
+        after = cpu_by_part(self.parts())
+        return sum(after[name] - before[name] for name in before) / seconds * 100
 
 
 @contextlib.contextmanager
@@ -108,8 +121,9 @@ def weir(base_url: str, topology: str, workers: int) -> Iterator[Mesh]:
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
         home = Path(folder)
         home.chmod(0o711)
-        names = ("edge", "edge_admin", "router", "auth", "cloud_adapter", "ledger", "metrics")
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        names = ("edge", "edge_admin", "auth", "cloud_adapter", "ledger")
+        runs = {"router": free_run(workers), "metrics": free_run(10 + workers)}
+        ports = {**dict(zip(names, free_ports(len(names)), strict=True)), **runs}
         behaviours = dict.fromkeys(case.behaviour for case in CASES)
         targets = {
             f"case{index}": {"kind": "cloud", "provider": "bench", "model": behaviour}
@@ -149,11 +163,16 @@ def _await_key(process: subprocess.Popen[bytes], home: Path) -> str:
     return (home / "state" / "demo-key").read_text(encoding="utf-8").strip()
 
 
-def ask(url: str, key: str, case: Case, model: str, requests: int, pids: Sequence[int]) -> Measured:
+def cpu_by_part(parts: Mapping[str, int]) -> dict[str, float]:
+    """Seconds of CPU of each part with everything it started."""
+    return {name: sum(map(cpu_s, descendants(pid))) for name, pid in parts.items()}
+
+
+def ask(url: str, key: str, case: Case, model: str, requests: int, parts: Mapping[str, int]) -> Measured:
     """One round."""
     messages = [{"role": "user", "content": PROMPT}]
     body = json.dumps({"model": model, "messages": messages, "stream": case.stream})
-    before = sum(map(cpu_s, pids))
+    before = cpu_by_part(parts)
     done = subprocess.run(
         [sys.executable, "-m", "bench.load", f"{url}/chat/completions", "--requests", str(requests),
          "--connections", str(case.connections)],
@@ -162,19 +181,20 @@ def ask(url: str, key: str, case: Case, model: str, requests: int, pids: Sequenc
     # The ledger works a little longer than the client waits; its part belongs to the round.
     time.sleep(0.3)
     result: dict[str, Any] = json.loads(done.stdout)
-    return Measured(sum(map(cpu_s, pids)) - before, **result)
+    after = cpu_by_part(parts)
+    return Measured({name: after[name] - before[name] for name in parts}, **result)
 
 
 def compare(mesh: Mesh, direct: str, case: Case, rounds: int, requests: int) -> dict[str, Any]:
     """Interleaved rounds of one case, summed up as (median, least, most)."""
     behaviours = list(dict.fromkeys(case_.behaviour for case_ in CASES))
     model = f"case{behaviours.index(case.behaviour)}"
-    pids = descendants(mesh.pid)
-    ask(mesh.url, mesh.key, case, model, max(20, requests // 5), pids)  # warms every process
+    parts = mesh.parts()
+    ask(mesh.url, mesh.key, case, model, max(20, requests // 5), {})  # warms every process
     pairs = [
         (
-            ask(direct, "", case, case.behaviour, requests, ()),
-            ask(mesh.url, mesh.key, case, model, requests, pids),
+            ask(direct, "", case, case.behaviour, requests, {}),
+            ask(mesh.url, mesh.key, case, model, requests, parts),
         )
         for _ in range(rounds)
     ]
@@ -188,7 +208,10 @@ def compare(mesh: Mesh, direct: str, case: Case, rounds: int, requests: int) -> 
         "connections": case.connections,
         "requests": rounds * requests,
         "failures": failures,
-        "cpu_us": spread([ours.cpu_s / requests * US for _, ours in pairs]),
+        "cpu_us": spread([sum(ours.cpu_s.values()) / requests * US for _, ours in pairs]),
+        "cpu_us_by_part": {
+            name: statistics.median([ours.cpu_s[name] / requests * US for _, ours in pairs]) for name in parts
+        },
         "requests_per_s": spread([requests / ours.took_s for _, ours in pairs]),
         "direct_p50_ms": spread([theirs.percentile_ms(0.5) for theirs, _ in pairs]),
         "added_p50_ms": spread([ours.percentile_ms(0.5) - theirs.percentile_ms(0.5) for theirs, ours in pairs]),
@@ -213,9 +236,7 @@ def noise_percent() -> float:
 
 def memory(mesh: Mesh) -> dict[str, float]:
     """PSS of each part, in MiB."""
-    state = json.loads((mesh.home / "state.json").read_text(encoding="utf-8"))
-    parts = {part["name"]: part["pid"] for part in state["parts"] if part["pid"]}
-    sizes = {name: sum(map(pss_mib, descendants(pid))) for name, pid in parts.items()}
+    sizes = {name: sum(map(pss_mib, descendants(pid))) for name, pid in mesh.parts().items()}
     return {"supervisor": pss_mib(mesh.pid), **sizes}
 
 
@@ -226,7 +247,9 @@ def report(document: dict[str, Any]) -> None:
     print(
         f"{machine['cores']} cores, {machine['system']}, noise of a fixed loop {machine['noise_percent']:.0f} %"
     )
-    print(f"ready after {document['ready_s']:.1f} s\n")
+    print(
+        f"ready after {document['ready_s']:.1f} s; idle, all parts use {document['idle_percent']:.1f} % of a core\n"
+    )
     columns = ("cpu_us", "requests_per_s", "direct_p50_ms", "added_p50_ms", "added_p99_ms", "added_first_ms")
     print(f"{'request':24}{'conns':>6}" + "".join(f"{name:>26}" for name in columns) + f"{'failures':>10}")
     for row in document["cases"]:
@@ -236,6 +259,10 @@ def report(document: dict[str, Any]) -> None:
         ]
         line = f"{row['case']:24}{row['connections']:>6}" + "".join(f"{cell:>26}" for cell in cells)
         print(f"{line}{row['failures']:>10}")
+    print("\nCPU us a request by part, median:")
+    for row in document["cases"]:
+        shares = ", ".join(f"{name} {us:.0f}" for name, us in row["cpu_us_by_part"].items())
+        print(f"  {row['case']}, {row['connections']}: {shares}")
     print("\nPSS, MiB: " + ", ".join(f"{name} {size:.0f}" for name, size in document["pss_mib"].items()))
 
 
@@ -254,6 +281,7 @@ def main() -> None:
     arguments = parser.parse_args()
     topology: Literal["separate", "compact"] = arguments.topology
     with provider() as direct, weir(direct, topology, arguments.workers) as mesh:
+        idle_percent = mesh.idle_percent()
         cases = [
             compare(mesh, direct, case, arguments.rounds, int(arguments.requests * case.share))
             for case in CASES
@@ -262,6 +290,7 @@ def main() -> None:
             "topology": topology,
             "workers": arguments.workers,
             "ready_s": mesh.ready_s,
+            "idle_percent": idle_percent,
             "machine": {
                 "cores": os.cpu_count(),
                 "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
