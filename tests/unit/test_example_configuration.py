@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "weir.yaml"
 
 def test_example_is_a_good_configuration(tmp_path: Path) -> None:
     """`weir up --config examples/weir.yaml` takes it as it is; the secret comes from the environment alone."""
-    config = read(EXAMPLE, {"WEIR_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-x"})
+    config = read(EXAMPLE, {"WEIR_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-x"}, sandbox=False)
     models = config.router.model_specs()
     assert models["gpt-4"].targets == ("local", "cloud")
     assert models["auto"].targets == ("cloud", "local")
@@ -27,7 +27,10 @@ def test_example_is_a_good_configuration(tmp_path: Path) -> None:
 def test_example_shows_the_defaults(tmp_path: Path) -> None:
     """Whatever the example sets that is no provider, target or model is what it would be without the file."""
     environment = {"WEIR_HOME": str(tmp_path)}
-    shown, default = read(EXAMPLE, environment), read(Path("/dev/null"), environment)
+    shown, default = (
+        read(EXAMPLE, environment, sandbox=False),
+        read(Path("/dev/null"), environment, sandbox=False),
+    )
     for name in ("transport", "topology", "workers", "ports"):
         assert getattr(shown.command, name) == getattr(default.command, name)
     assert shown.command.edge == default.command.edge
@@ -44,10 +47,10 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
     faulty = tmp_path / "weir.yaml"
     faulty.write_text(yaml.safe_dump(document), encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        read(faulty, {"WEIR_HOME": str(tmp_path)})
+        read(faulty, {"WEIR_HOME": str(tmp_path)}, sandbox=False)
     for name in ("chat_templte", "api_kee_env", "hots"):
         assert name in str(caught.value)
     faulty.write_text("worker: 2\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="worker") as caught:
-        read(faulty, {"WEIR_HOME": str(tmp_path)})
+        read(faulty, {"WEIR_HOME": str(tmp_path)}, sandbox=False)
     assert all(key in str(caught.value) for key in sorted(TOP_LEVEL_KEYS)[:3])
