@@ -6,49 +6,58 @@ the typed contract by dialects.typed_request, so that use cases know one kind of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from json import JSONDecodeError, JSONDecoder
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
+from dialects.chat_messages import Beyond, read_messages
 from dialects.chat_sampling import read_sampling
-from dialects.json_fields import Fields, field
+from dialects.json_fields import Field, Fields, top_level
 from gen.weir.router.v1 import GenerateRequest
-from gen.weir.type.v1 import ChatMessage, Role
-from meshkit.errors import InvalidRequest
+from gen.weir.type.v1 import Role
 
 UNDERSTOOD: Final = frozenset({
     "model", "messages", "prompt", "stream", "stream_options", "max_tokens", "max_completion_tokens",
-    "temperature", "top_p", "stop", "seed", "user", "metadata", "n",
+    "temperature", "top_p", "stop", "seed", "n",
+    "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
 })  # fmt: skip
-"""What any target honours (`user` and `metadata` are labels, `n` must be 1); any other key is a need of its own."""
-_ROLES: Mapping[str, Role] = MappingProxyType(
-    {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
-)
-_TOOL_ROLES: Final = frozenset({"tool", "function"})
-_COUNTED_ONCE: Final = (b'"model"', b'"messages"', b'"stream"', b'"prompt"')
-_TOP_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw])
+"""What any target honours (the last row are labels and hints, `n` must be 1); any other key is a need of its own."""
+_CAPABILITIES: Mapping[str, str] = MappingProxyType({
+    "tool_choice": "tools",
+    "parallel_tool_calls": "tools",
+    "functions": "tools",
+    "function_call": "tools",
+    "response_format": "json_schema",
+})  # fmt: skip
+"""The capability that a parameter asks for, where the two are not named alike."""
+_NOTHING: Final[tuple[Any, ...]] = (None, False, [], {})
+"""Values, and zero, that ask for nothing under any name."""
+_DEFAULTS: Mapping[str, tuple[Any, ...]] = MappingProxyType({
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "service_tier": ("auto", "default"),
+    # Without tools, whose own need counts, these choose among none.
+    "tool_choice": ("auto", "none"),
+    "function_call": ("auto", "none"),
+    "parallel_tool_calls": (True,),
+})  # fmt: skip
+"""What else asks for nothing: the value that an absent parameter has."""
+_LONGEST_DEFAULT_BYTES: Final = 64
 _ENCODER = msgspec.json.Encoder()
-
-
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[msgspec.Raw] | None = None
-    tool_calls: msgspec.Raw | None = None
-    function_call: msgspec.Raw | None = None
-
-
-class _TextPart(msgspec.Struct):
-    type: Literal["text"]
-    text: str
+_OPTIONAL_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+
+
+_MODEL = Field("model", str)
+_STREAM = Field("stream", bool)
+_STREAM_OPTIONS = Field("stream_options", _StreamOptions)
+_CHOICES = Field("n", int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,155 +73,60 @@ class ChatRequest:
     needs: Mapping[str, str]
     """What a target must be able to do beyond that: a capability, and the parameter that asks for it."""
     fields: Fields
-    """The client's top-level JSON fields; empty for a typed request."""
+    """The client's top-level JSON fields; only the sampling for a typed request."""
+    prompt_bytes: int
+    """Bytes that tell how long the prompt is, for estimates: without pictures, sound and files, whose bytes do not."""
 
     def body(self, model: str, *, stream: bool) -> bytes:
         """The JSON to send to a target that speaks OpenAI's format, with its own name for the model."""
-        fields: dict[str, Any] = dict(self.fields)
-        fields["model"] = model
-        fields["stream"] = stream
-        fields.pop("stream_options", None)
-        if "prompt" in fields or "messages" not in fields:
-            fields.pop("prompt", None)
+        fields: dict[str, Any] = {**self.fields, "model": model, "stream": stream}
+        fields.pop("prompt", None)
+        options = fields.pop("stream_options", None)
+        if "messages" not in fields:
             fields["messages"] = [
                 {"role": _role_name(message.role), "content": message.content}
                 for message in self.typed.messages
             ]
         if stream:
-            options = self._stream_options()
-            options["include_usage"] = True
-            fields["stream_options"] = options
+            own = None if options is None else _OPTIONAL_OBJECT.decode(options)
+            fields["stream_options"] = {**(own or {}), "include_usage": True}
         return _ENCODER.encode(fields)
-
-    def _stream_options(self) -> dict[str, Any]:
-        raw = self.fields.get("stream_options")
-        options = None if raw is None else msgspec.json.decode(raw)
-        return options if isinstance(options, dict) else {}
 
 
 def read(body: bytes) -> ChatRequest:
     """The request in `body`. Raises InvalidRequest naming the field at fault."""
-    fields = _top_level(body)
-    needs: dict[str, str] = {}
-    messages = _messages(fields, needs)
-    for name in fields:
-        if name not in UNDERSTOOD and not _is_default(name, fields[name]):
-            needs.setdefault(_capability(name), name)
-    if field(fields, "n", int | None) not in (None, 1):
+    fields = top_level(body)
+    beyond = Beyond()
+    messages = read_messages(fields, beyond)
+    needs = beyond.needs
+    for name, raw in fields.items():
+        if name not in UNDERSTOOD and not _asks_for_nothing(name, raw):
+            needs.setdefault(_CAPABILITIES.get(name, name), name)
+    if _CHOICES.read(fields) not in (None, 1):
         needs["n"] = "n"
-    options = field(fields, "stream_options", _StreamOptions | None)
+    options = _STREAM_OPTIONS.read(fields)
     return ChatRequest(
         typed=GenerateRequest(
-            model=field(fields, "model", str | None) or "",
-            messages=messages,
-            sampling=read_sampling(fields),
+            model=_MODEL.read(fields) or "", messages=messages, sampling=read_sampling(fields)
         ),
-        stream=bool(field(fields, "stream", bool | None)),
-        include_usage=bool(options and options.include_usage),
+        stream=bool(_STREAM.read(fields)),
+        include_usage=options is not None and bool(options.include_usage),
         needs=needs,
         fields=fields,
+        prompt_bytes=len(body) - beyond.media_bytes,
     )
 
 
-def _top_level(body: bytes) -> Fields:
-    try:
-        text = body.decode("utf-8")
-        fields = _TOP_LEVEL.decode(body)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the body must be a JSON object: {error}") from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("the body is nested too deeply") from error
-    if any(body.count(name) > 1 for name in _COUNTED_ONCE):
-        _refuse_repeated(text)
-    return fields
-
-
-def _refuse_repeated(text: str) -> None:
-    """Refuses a top-level key given twice: one reading would be authorised and another one called."""
-
-    def pairs(items: list[tuple[str, Any]]) -> list[str]:
-        return [name for name, _ in items]
-
-    try:
-        names = JSONDecoder(object_pairs_hook=pairs).decode(text)
-    except (JSONDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"{name}: given more than once", param=str(name))
-
-
-def _messages(fields: Fields, needs: dict[str, str]) -> list[ChatMessage]:
-    given = field(fields, "messages", list[msgspec.Raw] | None)
-    if given is None:
-        prompt = field(fields, "prompt", str | None)
-        if prompt is None:
-            raise InvalidRequest("messages: required (or prompt, for one user message)", param="messages")
-        return [ChatMessage(role=Role.USER, content=prompt)]
-    if "prompt" in fields:
-        raise InvalidRequest("prompt: not together with messages", param="prompt")
-    if not given:
-        raise InvalidRequest("messages: must not be empty", param="messages")
-    return [_message(raw, f"messages[{index}]", needs) for index, raw in enumerate(given)]
-
-
-def _message(raw: msgspec.Raw, where: str, needs: dict[str, str]) -> ChatMessage:
-    try:
-        message = msgspec.json.decode(raw, type=_Message)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{where}: {error}", param=where) from error
-    if message.role in _TOOL_ROLES:
-        needs.setdefault("tools", f"{where}.role")
-        return ChatMessage(role=Role.USER, content="")
-    if message.role not in _ROLES:
-        known = ", ".join([*_ROLES, *sorted(_TOOL_ROLES)])
-        raise InvalidRequest(
-            f"{where}.role: unknown role {message.role[:40]!r}, known: {known}", param=f"{where}.role"
-        )
-    if message.tool_calls is not None or message.function_call is not None:
-        needs.setdefault("tools", where)
-    elif message.content is None:
-        raise InvalidRequest(f"{where}.content: required", param=f"{where}.content")
-    return ChatMessage(role=_ROLES[message.role], content=_text(message.content, f"{where}.content", needs))
-
-
-def _text(content: str | list[msgspec.Raw] | None, where: str, needs: dict[str, str]) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = []
-    for index, raw in enumerate(content):
-        try:
-            texts.append(msgspec.json.decode(raw, type=_TextPart).text)
-        except msgspec.ValidationError:
-            needs.setdefault("vision", f"{where}[{index}]")
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidRequest(f"{where}[{index}]: {error}", param=f"{where}[{index}]") from error
-    return "".join(texts)
-
-
-def _capability(name: str) -> str:
-    """The capability that a parameter beyond UNDERSTOOD asks for; mostly named like the parameter."""
-    if name in ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"):
-        return "tools"
-    return "json_schema" if name == "response_format" else name
-
-
-def _is_default(name: str, raw: msgspec.Raw) -> bool:
-    """True where the parameter asks for nothing: null, an empty list, false, zero, or plain text."""
-    if name == "response_format":
-        return bytes(raw).replace(b" ", b"") == b'{"type":"text"}'
+def _asks_for_nothing(name: str, raw: msgspec.Raw) -> bool:
+    """True where the parameter is as good as absent."""
     text = bytes(raw)
-    if text in (b"null", b"false", b"[]"):
-        return True
-    try:
-        value = float(text)
-    except ValueError:
+    if len(text) > _LONGEST_DEFAULT_BYTES:
         return False
-    return math.isclose(value, 0.0)
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False  # a number beyond any float; what it asks for is not ours to say
+    return value in _NOTHING or value in _DEFAULTS.get(name, ())
 
 
 def _role_name(role: Role) -> str:

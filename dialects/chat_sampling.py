@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dialects.json_fields import Fields, field
+from dialects.json_fields import Field, Fields
 from gen.weir.type.v1 import Sampling
 from meshkit.errors import InvalidRequest
 
@@ -13,17 +13,23 @@ MAX_OUTPUT_TOKENS = 2**31 - 1
 MAX_TEMPERATURE = 2.0
 MAX_STOPS = 4
 _INT64 = 2**63
+_STOP = Field("stop", str | list[str])
+_TEMPERATURE = Field("temperature", float)
+_TOP_P = Field("top_p", float)
+_SEED = Field("seed", int)
+_CAPS = (Field("max_completion_tokens", int), Field("max_tokens", int))
+"""The newer name first: it counts where both are given."""
 
 
 def read_sampling(fields: Fields) -> Sampling:
     """The sampling that OpenAI's top-level fields ask for. Raises InvalidRequest naming the field."""
-    stop = field(fields, "stop", str | list[str] | None)
+    stop = _STOP.read(fields)
     sampling = Sampling(
         max_output_tokens=_max_tokens(fields),
-        temperature=field(fields, "temperature", float | None),
-        top_p=field(fields, "top_p", float | None),
+        temperature=_TEMPERATURE.read(fields),
+        top_p=_TOP_P.read(fields),
         stop=[stop] if isinstance(stop, str) else list(stop or ()),
-        seed=field(fields, "seed", int | None),
+        seed=_SEED.read(fields),
     )
     check_sampling(sampling, {"max_output_tokens": "max_tokens"})
     return sampling
@@ -54,10 +60,12 @@ def check_sampling(sampling: Sampling, names: dict[str, str]) -> None:
 
 
 def _max_tokens(fields: Fields) -> int | None:
-    newer = field(fields, "max_completion_tokens", int | None)
-    name, cap = ("max_completion_tokens", newer) if newer is not None else (
-        "max_tokens", field(fields, "max_tokens", int | None)
-    )  # fmt: skip
-    if cap is not None and not 1 <= cap <= MAX_OUTPUT_TOKENS:
-        raise InvalidRequest(f"{name}: must be 1 to {MAX_OUTPUT_TOKENS}", param=name)
-    return None if cap is None else int(cap)
+    caps = []
+    for field in _CAPS:
+        cap: int | None = field.read(fields)
+        if cap is None:
+            continue
+        if not 1 <= cap <= MAX_OUTPUT_TOKENS:
+            raise InvalidRequest(f"{field.name}: must be 1 to {MAX_OUTPUT_TOKENS}", param=field.name)
+        caps.append(cap)
+    return caps[0] if caps else None

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from gen.weir.type.v1 import ChatMessage, Role
-from meshkit.errors import InvalidRequest
 
 TemplateName = Literal["chatml", "smollm2", "mistral_instruct"]
 
@@ -34,7 +33,7 @@ def neutralise(text: str) -> str:
 
 
 def apply(template: TemplateName, messages: Sequence[ChatMessage]) -> str:
-    """The prompt for `messages`. Raises InvalidRequest where the template has no place for one."""
+    """The prompt for `messages`."""
     return _TEMPLATES[template](messages)
 
 
@@ -57,18 +56,15 @@ def _mistral_instruct(messages: Sequence[ChatMessage]) -> str:
     """Mistral-7B-Instruct-v0.3: no system role (it joins the next user turn); the tokenizer adds the BOS itself."""
     parts: list[str] = []
     system = ""
-    for index, message in enumerate(messages):
+    for message in messages:
         text = neutralise(message.content)
         if message.role == Role.SYSTEM:
             system += text + "\n\n"
         elif message.role == Role.USER:
             parts.append(f"[INST] {system}{text}[/INST]")
             system = ""
-        elif parts:
-            parts.append(f" {text}</s>")
         else:
-            where = f"messages[{index}].role"
-            raise InvalidRequest(f"{where}: the conversation must begin with a user's message", param=where)
+            parts.append(f" {text}</s>")  # also as the first: applications begin with a greeting of their own
     if system:
         parts.append(f"[INST] {system.rstrip()}[/INST]")
     return "".join(parts)

@@ -18,18 +18,25 @@ _ROLES = (Role.SYSTEM, Role.USER, Role.ASSISTANT)
 
 
 def read_typed(request: GenerateRequest) -> ChatRequest:
-    """Checks a typed request. Raises InvalidRequest naming the field."""
+    """Checks a typed request, which stays as it is. Raises InvalidRequest naming the field."""
     if not request.messages:
         raise InvalidRequest("messages: must not be empty", param="messages")
     for index, message in enumerate(request.messages):
         if message.role not in _ROLES:
             where = f"messages[{index}].role"
             raise InvalidRequest(f"{where}: unknown role {int(message.role)}", param=where)
+        if not message.content and message.role != Role.ASSISTANT:
+            where = f"messages[{index}].content"
+            raise InvalidRequest(f"{where}: must not be empty", param=where)
     sampling = Sampling() if request.sampling is None else request.sampling
     check_sampling(sampling, {})
-    request.sampling = sampling
     return ChatRequest(
-        typed=request, stream=True, include_usage=True, needs={}, fields=_sampling_fields(sampling)
+        typed=request,
+        stream=True,
+        include_usage=True,
+        needs={},
+        fields=_sampling_fields(sampling),
+        prompt_bytes=sum(len(message.content.encode()) for message in request.messages),
     )
 
 

@@ -167,7 +167,13 @@ def _build(
     try:
         return model(**own), []
     except ValidationError as error:
-        return None, [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        return None, [_fault_line(fault["loc"], fault["msg"]) for fault in error.errors()]
+
+
+def _fault_line(place: tuple[int | str, ...], message: str) -> str:
+    """One line for one of pydantic's faults; a validator of a whole model names the place in its own text."""
+    text = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {text}" if place else text
 
 
 def load(model: type[SettingsT], environment: Mapping[str, str] | None = None) -> SettingsT:

@@ -82,7 +82,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _BAD_SETTINGS
-    except (DatabaseUnavailableError, MigrationError, WeirError, AddressTakenError) as error:
+    except (DatabaseUnavailableError, MigrationError, WeirError, AddressTakenError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         return _CANNOT_START
     return 0

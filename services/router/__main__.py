@@ -31,7 +31,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return _BAD_SETTINGS
-    except (UpstreamError, LedgerUnavailable, AddressTakenError) as error:
+    except (UpstreamError, LedgerUnavailable, AddressTakenError, OSError) as error:
         log.warning("cannot start", reason=str(error))
         return _CANNOT_START
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
 
 from dialects.chat_request import ChatRequest
 from gen.weir.type.v1 import Principal
@@ -35,11 +36,18 @@ class Answer:
         self._runner = runner
 
     def answer(
-        self, request: ChatRequest, principal: Principal, request_id: str, prompt_bytes: int
+        self,
+        request: ChatRequest,
+        principal: Principal,
+        request_id: str,
+        patience: timedelta | None = None,
     ) -> AsyncGenerator[tuple[Attempt, Piece], None]:
-        """Pieces with the attempt that brought them, see RunPlan.run. Raises ModelNotFound at once."""
+        """Pieces with the attempt that brought them, see RunPlan.run. Raises ModelNotFound at once.
+
+        `patience` is how long the caller waits; None means without limit.
+        """
         plan = self.plan(request)
-        asked = Asked(request_id, principal, plan.model, prompt_bytes)
+        asked = Asked(request_id, principal, plan.model, request.prompt_bytes, patience)
         return self._runner.run(plan, asked, request)
 
     def plan(self, request: ChatRequest) -> Plan:

@@ -35,7 +35,7 @@ class Authenticate:
         self._max_stale = max_stale
         self._refused_for_s = refused_for.total_seconds()
         self._refused_keys = refused_keys
-        self._refused: OrderedDict[tuple[str, bytes], tuple[float, WeirError]] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, bytes], tuple[float, type[WeirError], str]] = OrderedDict()
 
     async def authenticate(self, authorization: str | bytes | None) -> Principal:
         """The principal of an Authorization header. Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked.
@@ -57,11 +57,12 @@ class Authenticate:
         asked = (token.key_id, token.secret_sha256)
         remembered = self._refused.get(asked)
         if remembered is not None and remembered[0] > self._clock.monotonic():
-            raise remembered[1]
+            _, kind, message = remembered
+            raise kind(message)  # a new one: an exception raised again and again keeps all its tracebacks
         try:
             return await self._keys.ask(*asked)
         except (KeyInvalid, KeyExpired, KeyRevoked) as error:
-            self._refused[asked] = (self._clock.monotonic() + self._refused_for_s, error)
+            self._refused[asked] = (self._clock.monotonic() + self._refused_for_s, type(error), error.message)
             while len(self._refused) > self._refused_keys:
                 self._refused.popitem(last=False)
             raise

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -38,6 +38,16 @@ from services.router.ports import Target
 from services.router.run_plan import RunPlan
 from services.router.servicer import OpenAIFace, TypedRouter
 from services.router.settings import RouterSettings, TritonTargetSettings, target_spec
+
+
+class _Watch(Protocol):
+    async def watch(self) -> None:
+        """Follows something until cancelled."""
+
+
+class _Probe(_Watch, Protocol):
+    async def probe(self) -> None:
+        """Looks once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +112,25 @@ class RouterService:
                 exits.push_async_callback(channel.close)
             await self._attempts.start()
             exits.push_async_callback(self._attempts.stop, timedelta(seconds=self._block.feed_stop_s))
-            for watch in (self._keys.watch(), *self._watches()):
-                exits.push_async_callback(_cancel, asyncio.create_task(watch))
+            for watch in (self._keys, *self._probes):
+                exits.push_async_callback(_cancel, asyncio.create_task(self._kept_up(watch)))
             try:
                 async with asyncio.timeout(self._block.keyset_load_s):
                     await self._keys.loaded()
             except TimeoutError:
                 raise UpstreamError(f"auth sent no key set within {self._block.keyset_load_s:g} s") from None
+            # Else the first requests would find every target down.
+            await asyncio.gather(*(probe.probe() for probe in self._probes))
             self._exits = exits.pop_all()
+
+    async def _kept_up(self, watch: _Watch) -> None:
+        """Runs a watch until cancelled; one that breaks is begun anew: without it the router knows old things only."""
+        while True:
+            try:
+                await watch.watch()
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is logged, and nobody else would notice
+                self._log.exception("a watch broke", error, watch=type(watch).__name__)
+            await asyncio.sleep(self._block.probe_s)
 
     async def stop(self) -> None:
         """Ends the watches, sends what the ledger still takes, closes every channel."""
@@ -117,30 +138,25 @@ class RouterService:
 
     def _make_targets(self, settings: RouterSettings) -> dict[str, Target]:
         self._channels: list[grpc.aio.Channel] = []
-        self._triton: list[TritonTarget] = []
-        self._providers: list[CloudTarget] = []
+        self._probes: list[_Probe] = []
+        clouds: list[CloudTarget] = []
+        probe = timedelta(seconds=self._block.probe_s)
         targets: dict[str, Target] = {}
         for name, configured in settings.targets.items():
             spec = target_spec(name, configured)
             if isinstance(configured, TritonTargetSettings):
                 channel = open_channel(configured.endpoint or f"127.0.0.1:{settings.ports.triton_grpc}")
                 self._channels.append(channel)
-                probe = timedelta(seconds=self._block.probe_s)
                 triton = TritonTarget(spec, channel, configured.chat_template, probe)
-                self._triton.append(triton)
+                self._probes.append(triton)
                 targets[name] = triton
             else:
                 cloud = CloudTarget(spec, self._cloud)
-                self._providers.append(cloud)
+                clouds.append(cloud)
                 targets[name] = cloud
+        if clouds:
+            self._probes.append(ProviderWatch(self._cloud, clouds, probe))
         return targets
-
-    def _watches(self) -> list[Coroutine[Any, Any, None]]:
-        watches = [target.watch() for target in self._triton]
-        if self._providers:
-            every = timedelta(seconds=self._block.probe_s)
-            watches.append(ProviderWatch(self._cloud, self._providers, every).watch())
-        return watches
 
     def _make_servicers(self, settings: RouterSettings, metrics: RouterMetrics) -> Sequence[Servicer]:
         models = settings.model_specs()

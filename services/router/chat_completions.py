@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import timedelta
 
 from dialects import chat_answer
 from dialects.chat_answer import AnswerHead
 from dialects.chat_request import ChatRequest, read
 from gen.weir.type.v1 import FinishReason, Locality, Principal, Usage
-from meshkit.errors import WeirError, openai_error_json
+from meshkit.errors import InternalFault, WeirError, openai_error_json
 from services.router.answer import Answer
 from services.router.domain.attempt import Attempt
 from services.router.ports import Piece
@@ -32,11 +33,14 @@ class ChatCompletions:
         self._answer = answer
 
     async def chat_completions(
-        self, body: bytes, principal: Principal, request_id: str
+        self, body: bytes, principal: Principal, request_id: str, patience: timedelta | None = None
     ) -> AsyncGenerator[Part, None]:
-        """The answer in parts. Errors before the first part are raised; later ones become an SSE error event."""
+        """The answer in parts. Errors before the first part are raised; later ones become an SSE error event.
+
+        `patience` is how long the caller waits; None means without limit.
+        """
         request = read(body)
-        pieces = self._answer.answer(request, principal, request_id, len(body))
+        pieces = self._answer.answer(request, principal, request_id, patience)
         parts = self._stream(request, pieces) if request.stream else self._whole(pieces)
         async with aclosing(parts):
             async for part in parts:
@@ -50,16 +54,20 @@ class ChatCompletions:
             try:
                 renderer: _Events | None = None
                 async for attempt, piece in pieces:
-                    renderer = renderer or _Events(attempt, include_usage=request.include_usage)
+                    if renderer is None or renderer.attempt is not attempt:
+                        renderer = _Events(attempt, include_usage=request.include_usage)
                     data = renderer.render(piece)
                     if data:
                         yield Part(data) if begun else Part(data, chat_answer.SSE_TYPE, attempt)
                         begun = True
-            except WeirError as error:
+            except Exception as error:
                 if not begun:
                     raise
+                known = error if isinstance(error, WeirError) else InternalFault("internal error")
                 # Without a finish_reason and without [DONE]: nobody shall take this for a whole answer.
-                yield Part(chat_answer.sse([openai_error_json(error).encode("ascii")]))
+                yield Part(chat_answer.sse([openai_error_json(known).encode("ascii")]))
+                if known is not error:
+                    raise  # to the log
 
     async def _whole(self, pieces: AsyncGenerator[tuple[Attempt, Piece], None]) -> AsyncGenerator[Part, None]:
         current: Attempt | None = None
@@ -77,7 +85,7 @@ class _Events:
     """Renders one attempt's pieces as SSE."""
 
     def __init__(self, attempt: Attempt, *, include_usage: bool) -> None:
-        self._attempt = attempt
+        self.attempt = attempt
         self._head = _head(attempt)
         self._include_usage = include_usage
         self._first = True
@@ -86,7 +94,7 @@ class _Events:
         """The events of one piece; `[DONE]` after the finished one."""
         if piece.bodies:
             bodies = [chat_answer.with_provider(body, self._head.provider) for body in piece.bodies]
-        elif self._attempt.target.locality == Locality.LOCAL:
+        elif self.attempt.target.locality == Locality.LOCAL:
             bodies = self._own(piece)
         else:
             bodies = []
@@ -101,7 +109,7 @@ class _Events:
         if piece.finished:
             bodies.append(chat_answer.finish_chunk(self._head, piece.finish_reason))
             if self._include_usage:
-                bodies.append(chat_answer.usage_chunk(self._head, self._attempt.usage()))
+                bodies.append(chat_answer.usage_chunk(self._head, self.attempt.usage()))
         return bodies
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 
 from dialects.typed_request import read_typed
 from gen.weir.router.v1 import Delta, Finished, GenerateRequest, GenerateResponse, Started
@@ -18,14 +19,18 @@ class Generate:
         self._answer = answer
 
     async def generate(
-        self, request: GenerateRequest, principal: Principal, request_id: str
+        self,
+        request: GenerateRequest,
+        principal: Principal,
+        request_id: str,
+        patience: timedelta | None = None,
     ) -> AsyncGenerator[GenerateResponse, None]:
         """Events of the answer. Raises the nouns of meshkit.errors, also in the middle."""
         chat = read_typed(request)
-        prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
         finish = FinishReason.UNSPECIFIED
         started = False
-        async with aclosing(self._answer.answer(chat, principal, request_id, prompt_bytes)) as pieces:
+        answer = self._answer.answer(chat, principal, request_id, patience)
+        async with aclosing(answer) as pieces:
             async for attempt, piece in pieces:
                 finish = piece.finish_reason or finish
                 if not started and (piece.text or piece.finished):

@@ -1,14 +1,26 @@
-"""The router's own metrics: attempts, times and tokens by target. Children are bound when first used."""
+"""The router's own metrics: attempts, times and tokens by target. Children are bound when a target is first used."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from gen.weir.ledger.v1 import Entry, Outcome
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+
+
+class _Bound(NamedTuple):
+    """The children of one target."""
+
+    attempts: Mapping[Outcome, Counter]
+    input_tokens: Counter
+    output_tokens: Counter
+    malformed: Counter
+    first_token: Histogram
+    latency: Histogram
 
 
 class RouterMetrics:
@@ -30,27 +42,37 @@ class RouterMetrics:
             "weir_router_attempt_seconds", "From begin to end.", ("target",),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self._bound: dict[tuple[str, ...], Any] = {}
+        self._bound: dict[str, _Bound] = {}
 
     def ended(self, target: str, entry: Entry) -> None:
         """Counts a terminal entry."""
-        self._child(self._attempts, target, Outcome(entry.outcome).name.lower()).inc()
+        bound = self._of(target)
+        bound.attempts[Outcome(entry.outcome)].inc()
         if entry.usage is not None:
-            self._child(self._tokens, target, "input").inc(entry.usage.input_tokens)
-            self._child(self._tokens, target, "output").inc(entry.usage.output_tokens)
+            bound.input_tokens.inc(entry.usage.input_tokens)
+            bound.output_tokens.inc(entry.usage.output_tokens)
         if entry.first_token is not None:
-            self._child(self._first_token, target).observe(entry.first_token.total_seconds())
+            bound.first_token.observe(entry.first_token.total_seconds())
         if entry.latency is not None:
-            self._child(self._latency, target).observe(entry.latency.total_seconds())
+            bound.latency.observe(entry.latency.total_seconds())
 
     def malformed(self, target: str, count: int) -> None:
         """Counts upstream events that were skipped."""
-        if count:
-            self._child(self._malformed, target).inc(count)
+        self._of(target).malformed.inc(count)
 
-    def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
-        key = (metric._name, *labels)  # noqa: SLF001 - the library keeps no public name
-        child = self._bound.get(key)
-        if child is None:
-            child = self._bound[key] = metric.labels(*labels)
-        return child
+    def _of(self, target: str) -> _Bound:
+        bound = self._bound.get(target)
+        if bound is None:
+            bound = self._bound[target] = _Bound(
+                {
+                    outcome: self._attempts.labels(target, outcome.name.lower())
+                    for outcome in Outcome
+                    if outcome
+                },
+                self._tokens.labels(target, "input"),
+                self._tokens.labels(target, "output"),
+                self._malformed.labels(target),
+                self._first_token.labels(target),
+                self._latency.labels(target),
+            )
+        return bound

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from uuid import UUID
 
 from dialects.chat_request import ChatRequest
 from gen.weir.error.v1 import Reason
 from gen.weir.ledger.v1 import Outcome
 from meshkit.errors import (
+    ContextTooLong,
     NoHealthyTarget,
     RateLimited,
     UnsupportedParameter,
@@ -23,16 +24,18 @@ from meshkit.errors import (
 from meshkit.telemetry import Logger
 from services.router.domain.attempt import Asked, Attempt
 from services.router.domain.plan import Plan, Step
+from services.router.guard import DeadlinePassed, Guard
 from services.router.metrics import RouterMetrics
 from services.router.ports import AttemptLog, Clock, Piece, Target
 
 FAILS_OVER = (
-    UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamStalled, RateLimited, NoHealthyTarget,
+    UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamStalled, RateLimited, NoHealthyTarget, ContextTooLong,
 )  # fmt: skip
 """Errors that another target may not have. The request's own faults are not among them."""
-
-READ_OUT_S = 1.0
-"""How long the end of a whole answer may lag behind its last piece before its call is cancelled."""
+MAX_REASON_CHARS = 512
+"""Of a route reason with its list of failures: it travels in a header."""
+_CANCELLED = Reason.CANCELLED.name
+_INTERNAL = Reason.INTERNAL.name
 
 
 class RunPlan:
@@ -73,14 +76,20 @@ class RunPlan:
             raise UnsupportedParameter(
                 f"{plan.unsupported}: not supported by model {plan.model!r}", param=plan.unsupported
             )
+        deadline_s = self._deadline_s(asked)
         failures: list[tuple[Step, WeirError]] = []
         for step in plan.steps:
+            if self._clock.monotonic() >= deadline_s:
+                raise DeadlinePassed
             attempt = self._begin(step, asked, request, failures)
             try:
-                async with aclosing(self._attempt(step, attempt, request)) as pieces:
+                async with aclosing(self._attempt(step, attempt, request, deadline_s)) as pieces:
                     async for piece in pieces:
                         yield attempt, piece
+            except DeadlinePassed:
+                raise
             except FAILS_OVER as error:
+                self._note(step, asked, error)
                 if request.stream and attempt.has_first_token:
                     raise
                 failures.append((step, error))
@@ -88,17 +97,27 @@ class RunPlan:
                 return
         raise _exhausted(plan, failures)
 
+    def _deadline_s(self, asked: Asked) -> float:
+        return (
+            math.inf if asked.patience is None else self._clock.monotonic() + asked.patience.total_seconds()
+        )
+
+    def _note(self, step: Step, asked: Asked, error: WeirError) -> None:
+        self._logger.warning(
+            "attempt failed",
+            target=step.target.name, request_id=asked.request_id, reason=_reason(error), error=str(error),
+        )  # fmt: skip
+
     def _begin(
         self, step: Step, asked: Asked, request: ChatRequest, failures: list[tuple[Step, WeirError]]
     ) -> Attempt:
-        failed = "; ".join(f"{past.target.name} failed: {_reason(error)}" for past, error in failures)
         sampling = request.typed.sampling
         cap = None if sampling is None else sampling.max_output_tokens
         attempt = Attempt(
             asked,
             number=len(failures) + 1,
             target=self._targets[step.target.name].describe(),
-            reason=f"{step.reason}; {failed}" if failed else step.reason,
+            reason=_route_reason(step, failures),
             entry_id=self._new_id(),
             begun_at=self._clock.now(),
             begun_s=self._clock.monotonic(),
@@ -108,22 +127,26 @@ class RunPlan:
         return attempt
 
     async def _attempt(
-        self, step: Step, attempt: Attempt, request: ChatRequest
+        self, step: Step, attempt: Attempt, request: ChatRequest, deadline_s: float
     ) -> AsyncGenerator[Piece, None]:
-        outcome, reason = Outcome.CANCELLED, _name(Reason.CANCELLED)
+        """The pieces of one attempt, whose end is written down whichever way it comes."""
+        outcome, reason = Outcome.CANCELLED, _CANCELLED
         try:
-            async with aclosing(self._guarded(step, attempt, request)) as pieces:
+            async with aclosing(self._asked(step, attempt, request, deadline_s)) as pieces:
                 async for piece in pieces:
                     if piece.finished:
                         # Before the yield: whoever reads may stop reading once the answer is whole.
                         outcome, reason = Outcome.OK, ""
+                    if piece.malformed_events:
+                        self._metrics.malformed(step.target.name, piece.malformed_events)
                     yield piece
+        except DeadlinePassed:
+            raise
         except WeirError as error:
-            outcome = Outcome.CUT if attempt.has_first_token else Outcome.FAILED
-            reason = _reason(error)
+            outcome, reason = _broken(attempt), _reason(error)
             raise
         except Exception as error:
-            outcome, reason = Outcome.FAILED, _name(Reason.INTERNAL)
+            outcome, reason = _broken(attempt), _INTERNAL
             self._logger.exception("target adapter failed", error, target=step.target.name)
             raise UpstreamError(f"{step.target.name}: internal error") from error
         finally:
@@ -131,48 +154,23 @@ class RunPlan:
             self._log.end(entry)
             self._metrics.ended(step.target.name, entry)
 
-    async def _guarded(
-        self, step: Step, attempt: Attempt, request: ChatRequest
+    def _asked(
+        self, step: Step, attempt: Attempt, request: ChatRequest, deadline_s: float
     ) -> AsyncGenerator[Piece, None]:
-        """The target's pieces under its limits. Raises UpstreamTimeout, UpstreamStalled, UpstreamTruncated."""
-        name, limits = step.target.name, step.target.limits
-        target = self._targets[name]
         # A unary answer of a provider comes in one piece: its first token is its last.
         streams = request.stream or step.target.provider_label == "local"
-        ends_s = self._clock.monotonic() + limits.total.total_seconds()
-        wait = limits.first_token if streams else limits.total
-        async with aclosing(target.generate(request, attempt.begun().request_id, stream=streams)) as pieces:
-            while True:
-                left_s = min(wait.total_seconds(), ends_s - self._clock.monotonic())
-                try:
-                    async with asyncio.timeout(left_s):
-                        piece = await anext(pieces)
-                except StopAsyncIteration:
-                    raise UpstreamTruncated(f"{name}: the answer ended before it was whole") from None
-                except TimeoutError:
-                    raise _too_slow(name, left_s, begun=attempt.has_first_token) from None
-                if piece.text or piece.bodies or piece.usage is not None:
-                    attempt.arrived(piece.text, piece.usage, self._clock.monotonic())
-                    wait = limits.inter_token
-                self._metrics.malformed(name, piece.malformed_events)
-                yield piece
-                if piece.finished:
-                    await _read_out(pieces)
-                    return
+        guard = Guard(attempt, step.target.limits, self._clock, deadline_s, streams=streams)
+        target = self._targets[step.target.name]
+        return guard.guarded(target.generate(request, attempt.request_id, stream=streams))
 
 
-async def _read_out(pieces: AsyncGenerator[Piece, None]) -> None:
-    """Lets a whole answer end by itself, so that the connection it came on can be used again."""
-    with suppress(TimeoutError, WeirError):
-        async with asyncio.timeout(READ_OUT_S):
-            async for _ in pieces:
-                pass
+def _broken(attempt: Attempt) -> Outcome:
+    return Outcome.CUT if attempt.has_first_token else Outcome.FAILED
 
 
-def _too_slow(name: str, limit_s: float, *, begun: bool) -> WeirError:
-    if begun:
-        return UpstreamStalled(f"{name}: silent for {limit_s:.1f} s in mid-answer")
-    return UpstreamTimeout(f"{name}: no first token within {limit_s:.1f} s")
+def _route_reason(step: Step, failures: list[tuple[Step, WeirError]]) -> str:
+    failed = [f"{past.target.name} failed: {_reason(error)}" for past, error in failures]
+    return "; ".join([step.reason, *failed])[:MAX_REASON_CHARS]
 
 
 def _exhausted(plan: Plan, failures: list[tuple[Step, WeirError]]) -> WeirError:
@@ -185,13 +183,9 @@ def _exhausted(plan: Plan, failures: list[tuple[Step, WeirError]]) -> WeirError:
         first.message,
         param=first.param,
         retry_after=first.retry_after,
-        details={**first.details, "attempts": tried},
+        details={"attempts": tried, **first.details},
     )
 
 
 def _reason(error: WeirError) -> str:
-    return _name(error.reason)
-
-
-def _name(reason: Reason) -> str:
-    return Reason(reason).name
+    return Reason(error.reason).name

@@ -36,7 +36,8 @@ class TypedRouter(RouterServicer):
     ) -> AsyncIterator[GenerateResponse]:
         """Answers a conversation."""
         principal = await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-        async with aclosing(self._generate.generate(request, principal, context.request_id)) as events:
+        answer = self._generate.generate(request, principal, context.request_id, context.time_remaining())
+        async with aclosing(answer) as events:
             async for event in events:
                 if event.started is not None and event.started.target is not None:
                     started = event.started
@@ -75,7 +76,9 @@ class OpenAIFace(OpenAIServicer):
         principal = await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
         if len(request.data) > self._max_body_bytes:
             raise BodyTooLarge(f"the body is over {self._max_body_bytes} bytes")
-        parts = self._chat_completions.chat_completions(request.data, principal, context.request_id)
+        parts = self._chat_completions.chat_completions(
+            request.data, principal, context.request_id, context.time_remaining()
+        )
         async with aclosing(parts):
             async for part in parts:
                 if part.attempt is not None:

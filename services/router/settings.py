@@ -47,7 +47,7 @@ class TritonTargetSettings(Strict):
     chat_template: TemplateName = "smollm2"
     endpoint: str | None = None
     """`host:port` of Triton's gRPC; absent means the one that `weir up` starts (ports.triton_grpc)."""
-    default_max_output_tokens: Annotated[int, Field(ge=1)] = 256
+    default_max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 256
     """Cap of an answer whose request names none. Tokens."""
     limits: LimitSettings = LimitSettings()
 
@@ -60,7 +60,7 @@ class CloudTargetSettings(Strict):
     """A key of `providers`."""
     model: str
     """The provider's name for it."""
-    default_max_output_tokens: Annotated[int, Field(ge=1)] = 4_096
+    default_max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4_096
     """Reserved for an answer whose request names no cap; not sent. Tokens."""
     limits: LimitSettings = LimitSettings()
 
@@ -120,12 +120,15 @@ class RouterSettings(MeshSettings):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         for name, model in self.models.items():
+            if len(set(model.plan)) < len(model.plan):
+                raise ValueError(f"models.{name}.plan: names a target twice")
             for target in model.plan:
                 if target not in self.targets:
                     known = ", ".join(self.targets)
                     raise ValueError(f"models.{name}.plan: no target {target!r} (targets: {known})")
-        if self.default_model not in self.all_models():
-            raise ValueError(f"default_model: no model {self.default_model!r}")
+        if self.default_model not in (models := self.all_models()):
+            known = ", ".join(models) or "none, for there are no targets"
+            raise ValueError(f"default_model: no model {self.default_model!r} (models: {known})")
         return self
 
     def all_models(self) -> dict[str, ModelSettings]:

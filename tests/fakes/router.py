@@ -11,7 +11,7 @@ from gen.weir.auth.v1 import Key
 from gen.weir.ledger.v1 import Entry
 from gen.weir.type.v1 import Locality
 from gen.weir.type.v1 import Target as TargetValue
-from meshkit.errors import KeyInvalid, WeirError
+from meshkit.errors import KeyInvalid, LedgerUnavailable, WeirError
 from services.router.domain.target import Limits, TargetSpec
 from services.router.ports import Piece
 
@@ -39,14 +39,16 @@ def spec(name: str, *, local: bool, capabilities: frozenset[str] = frozenset()) 
 
 
 class FakeTarget:
-    """Plays a script: pieces are yielded, errors raised, None waits for ever."""
+    """Plays a script: pieces are yielded, errors raised, numbers are seconds of silence, None waits for ever."""
 
-    def __init__(self, target_spec: TargetSpec, script: Sequence[Piece | WeirError | None]) -> None:
+    def __init__(self, target_spec: TargetSpec, script: Sequence[Piece | Exception | float | None]) -> None:
         self._spec = target_spec
-        self._script = script
+        self.script = script
         self.up = True
         self.asked: list[ChatRequest] = []
         self.closed = 0
+        self.ended = 0
+        """Answers that were read to their end; the others were closed before."""
 
     @property
     def spec(self) -> TargetSpec:
@@ -64,13 +66,16 @@ class FakeTarget:
         del request_id, stream
         self.asked.append(request)
         try:
-            for step in self._script:
+            for step in self.script:
                 if step is None:
                     await asyncio.Event().wait()
-                elif isinstance(step, WeirError):
+                elif isinstance(step, float):
+                    await asyncio.sleep(step)  # the silence of a slow target
+                elif isinstance(step, Exception):
                     raise step
                 else:
                     yield step
+            self.ended += 1
         finally:
             self.closed += 1
 
@@ -82,8 +87,12 @@ class FakeAttemptLog:
         self.begun: list[Entry] = []
         self.ended: list[Entry] = []
         self._refuse = refuse
+        self.refuse_after: int | None = None
+        """How many begins are taken before the disk is full."""
 
     def begin(self, entry: Entry) -> None:
+        if len(self.begun) == self.refuse_after:
+            raise LedgerUnavailable("disk full")
         if self._refuse is not None:
             raise self._refuse
         self.begun.append(entry)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import timedelta
 from typing import Any
 
+import betterproto2
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gen.google.api import HttpBody
 from gen.weir.auth.v1 import Key
+from gen.weir.ledger.v1 import Outcome
 from gen.weir.openai.v1.service import OpenAIClient
 from gen.weir.router.v1 import GenerateRequest, GenerateResponse, ListModelsRequest
 from gen.weir.router.v1.service import RouterClient
@@ -28,6 +32,7 @@ from meshkit.errors import (
     KeyMissing,
     ModelNotFound,
     UpstreamError,
+    UpstreamTimeout,
     UpstreamTruncated,
     WeirError,
 )
@@ -68,6 +73,7 @@ MODELS = {
     "local": ModelSpec("local", ("local",), auto=False),
     "cloud": ModelSpec("cloud", ("cloud",), auto=False),
     "gpt-4": ModelSpec("gpt-4", ("local", "cloud"), auto=False),
+    "cloud-first": ModelSpec("cloud-first", ("cloud", "local"), auto=False),
 }
 
 
@@ -236,6 +242,91 @@ async def test_cut_stream_ends_in_an_error_event(serve: Any) -> None:
     assert all(event.get("choices", [{}])[0].get("finish_reason") is None for event in seen)
 
 
+async def test_answer_after_a_silent_beginning_is_the_next_targets(serve: Any) -> None:
+    """A provider that sent signs of life and no token leaves nothing behind: head, text and end are the next one's."""
+    mesh = await serve(local=[Piece(), UpstreamError("gone")])
+    parts = await mesh.chat(body(model="gpt-4", stream=True))
+    assert parts[0].data.startswith(b'data: {"provider":"cloud","id":"c1"')
+    mesh.service.cloud.script, mesh.service.local.script = [Piece(), UpstreamError("gone")], LOCAL
+    seen = events(await mesh.chat(body(model="cloud-first", stream=True)))
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in seen if event) == "Hello"
+    assert {event["provider"] for event in seen if event} == {"local"}
+
+
+async def test_fault_of_our_own_in_mid_stream_is_an_error_event(serve: Any) -> None:
+    """An HTTP client takes the end of a stream for the end of the answer, so it is told; the text stays in the log."""
+    mesh = await serve(cloud=[CHUNKS[0], Piece(bodies=["no bytes"])])  # type: ignore[list-item] # breaks the renderer
+    call = mesh.channel.unary_stream("/weir.openai.v1.OpenAI/ChatCompletions")(
+        mesh_codec().encode(HttpBody(data=body(model="cloud", stream=True))), metadata=BEARER
+    )
+    parts = [mesh_codec().decode(HttpBody, await call.read()) for _ in range(2)]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert events(parts)[-1] == {
+        "error": {"message": "internal error", "type": "server_error", "param": None, "code": None}
+    }
+    assert [entry.outcome for entry in mesh.service.log.ended] == [Outcome.CANCELLED]
+
+
+async def test_empty_answer(serve: Any) -> None:
+    """A model that ends at once has answered: with nothing, and whole."""
+    nothing = [Piece(finished=True, finish_reason=FinishReason.STOP, usage=Usage(input_tokens=5))]
+    mesh = await serve(local=nothing)
+    (part,) = await mesh.chat(body(model="local"))
+    assert json.loads(part.data)["choices"][0]["message"]["content"] == ""
+    seen = events(await mesh.chat(body(model="local", stream=True)))
+    assert [event["choices"][0]["finish_reason"] for event in seen[:-1]] == [None, "stop"]
+    assert seen[-1] is None
+    typed = await mesh.generate(
+        GenerateRequest(model="local", messages=[ChatMessage(role=Role.USER, content="x")])
+    )
+    assert [betterproto2.which_one_of(event, "event")[0] for event in typed] == ["started", "finished"]
+
+
+async def test_callers_deadline_reaches_the_loop(serve: Any) -> None:
+    """A deadline shorter than the first-token limit ends the attempt as cancelled, and nobody else is asked."""
+    mesh = await serve(local=[None])
+    request = GenerateRequest(model="gpt-4", messages=[ChatMessage(role=Role.USER, content="hi")])
+    with pytest.raises(UpstreamTimeout):
+        async for _ in mesh.typed.generate(request, metadata=BEARER, timeout=timedelta(seconds=0.05)):
+            pass
+    async with asyncio.timeout(5):
+        while not mesh.service.log.ended:  # noqa: ASYNC110 - the server hears of it a little later
+            await asyncio.sleep(0.01)
+    assert [entry.outcome for entry in mesh.service.log.ended] == [Outcome.CANCELLED]
+    assert mesh.service.cloud.asked == []
+
+
+async def test_clients_that_go_away_leave_nothing_behind(serve: Any) -> None:
+    """Whenever and however often clients leave, every begun attempt ends once, and no task or generator is left."""
+    seed = random.randrange(2**32)  # noqa: S311 - chance, not secrecy
+    print(f"seed {seed}")  # noqa: T201 - to run a failure again
+    chance = random.Random(seed)  # noqa: S311 - chance, not secrecy
+    script = [0.002, LOCAL[0], 0.002, LOCAL[1], 0.002, UpstreamTruncated("cut")]
+    mesh = await serve(local=script, cloud=[0.002, CHUNKS[0], 0.002, CHUNKS[1]])
+    await mesh.chat(body(model="cloud"))
+    before = len(asyncio.all_tasks())
+
+    async def leave() -> None:
+        request = body(model=chance.choice(["gpt-4", "cloud", "local"]), stream=chance.random() < 0.7)
+        with suppress(TimeoutError, WeirError):
+            async with asyncio.timeout(chance.uniform(0, 0.02)):
+                await mesh.chat(request)
+
+    for _ in range(25):
+        await asyncio.gather(*(leave() for _ in range(20)))
+    log = mesh.service.log
+    async with asyncio.timeout(5):
+        while len(log.ended) < len(log.begun) or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - plain state
+            await asyncio.sleep(0.01)
+    keys = [entry.entry_id for entry in log.ended]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {entry.entry_id for entry in log.begun}
+    for target in (mesh.service.local, mesh.service.cloud):
+        assert target.closed == len(target.asked)
+
+
 async def test_typed_answer(serve: Any) -> None:
     """started, deltas, finished; with target, reason, finish reason and usage."""
     mesh = await serve()
@@ -274,6 +365,7 @@ async def test_models_that_can_be_used(serve: Any) -> None:
     assert [(model.name, [target.name for target in model.targets]) for model in listed.models] == [
         ("cloud", ["cloud"]),
         ("gpt-4", ["cloud"]),
+        ("cloud-first", ["cloud"]),
     ]
     with pytest.raises(KeyMissing):
         await mesh.typed.list_models(ListModelsRequest())

@@ -135,7 +135,7 @@ async def test_readiness_is_followed() -> None:
     async with FakeTriton([Say(error="Stub process is not healthy")]) as fake, target(fake) as local:
         watch = asyncio.create_task(local.watch())
         async with asyncio.timeout(2):
-            while not local.is_up():
+            while not local.is_up():  # noqa: ASYNC110 - plain state of another task
                 await asyncio.sleep(0.01)
         with pytest.raises(UpstreamError):
             async with aclosing(local.generate(ask(), "req_1", stream=True)) as answer:

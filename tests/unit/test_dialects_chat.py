@@ -47,7 +47,15 @@ def body(**fields: object) -> bytes:
         (body(messages=[{"role": "wizard", "content": "hi"}]), "messages[0].role"),
         (body(messages=[USER, {"content": "hi"}]), "messages[1]"),
         (body(messages=[{"role": "user"}]), "messages[0].content"),
-        (body(messages=[{"role": "user", "content": 7}]), "messages[0]"),
+        (body(messages=[{"role": "user", "content": 7}]), "messages[0].content"),
+        (body(messages=[{"role": "user", "content": [7]}]), "messages[0].content[0]"),
+        (body(messages=[{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
+        (body(messages=[USER] * 16_385), "messages"),
+        (body(**{f"x{number}": 1 for number in range(300)}), None),
+        (b'{"model":"a","messages":[{"role":"user","content":"hi"}],"mod\\u0065l":"b"}', "model"),
+        (b'{"n" : 1, "messages":[{"role":"user","content":"hi"}] , "n" :10}', "n"),
+        (body(stream_options="x"), "stream_options"),
+        (body(max_tokens=-1, max_completion_tokens=5), "max_tokens"),
         (body(prompt="x"), "prompt"),
         (body(model=7), "model"),
         (body(stream="yes"), "stream"),
@@ -122,11 +130,78 @@ def test_prompt_is_one_user_message() -> None:
             {"vision": "messages[0].content[0]"},
         ),
         ({"messages": [USER, {"role": "tool", "content": "7"}]}, {"tools": "messages[1].role"}),
+        (
+            {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]}]},
+            {"tools": "messages[1].tool_calls"},
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "function_call": {"name": "f"}}]},
+            {"tools": "messages[1].function_call"},
+        ),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": None, "audio": None}]}, {}),
+        ({"messages": [{"role": "assistant", "content": None, "refusal": "no"}]}, {}),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, {"file": "messages[0].content[0]"}),
+        ({"prompt": None, "stop": None, "stream_options": None, "temperature": 1, "seed": 0}, {}),
+        ({"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"}, {}),
+        ({"logit_bias": {}, "store": False, "service_tier": "auto", "modalities": ["text"]}, {}),
+        ({"tool_choice": "auto", "parallel_tool_calls": True}, {}),
+        ({"logit_bias": {"5": 1}}, {"logit_bias": "logit_bias"}),
+        ({"store": True}, {"store": "store"}),
+        ({"reasoning_effort": "low"}, {"reasoning_effort": "reasoning_effort"}),
+        ({"service_tier": "flex"}, {"service_tier": "service_tier"}),
     ],
 )
 def test_needs(fields: dict[str, object], needs: dict[str, str]) -> None:
     """What not every target can do is collected with the parameter that asks for it; defaults ask for nothing."""
     assert dict(read(body(**fields)).needs) == needs
+
+
+def test_text_that_looks_like_keys_is_text() -> None:
+    """A key's name in a conversation, or in an inner object, is no repetition of it."""
+    text = 'say "model": "x", "model": "y" \\ {"messages": [], "messages": []}'
+    request = read(
+        body(model="m", messages=[{"role": "user", "content": text}], metadata={"model": 1, "prompt": 2})
+    )
+    assert request.typed.messages[0].content == text
+
+
+@given(st.text(max_size=30), st.text(max_size=5), st.sampled_from([None, 0, 1]))
+def test_no_body_is_refused_for_what_its_text_holds(text: str, key: str, indent: int | None) -> None:
+    """Whatever keys and texts a body holds, and however it is spaced, each key once is no repetition."""
+    fields = {f"x-{key}": {text: [text, {key: text}]}, "messages": [{"role": "user", "content": text}]}
+    raw = json.dumps(fields, indent=indent, ensure_ascii=indent is None).encode()
+    assert read(raw).typed.messages[0].content == text
+    with pytest.raises(InvalidRequest) as caught:
+        read(raw.rstrip().removesuffix(b"}") + b',"messages":[]}')
+    assert caught.value.param == "messages"
+
+
+def test_pictures_do_not_make_a_prompt_long() -> None:
+    """Estimates count what is read as text; a picture of a megabyte is not a quarter of a million tokens."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    parts = [{"type": "text", "text": "what is this?"}, picture]
+    assert read(body(messages=[{"role": "user", "content": parts}])).prompt_bytes < 200
+    assert read(body()).prompt_bytes == len(body())
+    typed = GenerateRequest(messages=[ChatMessage(role=Role.USER, content="hé")])
+    assert read_typed(typed).prompt_bytes == 3
+
+
+def test_typed_request_is_not_altered() -> None:
+    """Over an in-process transport the message is the caller's own."""
+    request = GenerateRequest(messages=[ChatMessage(role=Role.USER, content="hi")])
+    read_typed(request)
+    assert request.sampling is None
+
+
+def test_tool_conversation_reaches_a_provider_as_it_is() -> None:
+    """Tool calls and their results are sent on untouched."""
+    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    messages = [
+        USER, {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c1", "content": "7"},
+    ]  # fmt: skip
+    sent = json.loads(read(body(messages=messages)).body("m", stream=False))
+    assert sent["messages"] == messages
 
 
 def test_cloud_body_keeps_what_it_does_not_know() -> None:
@@ -158,15 +233,19 @@ def test_typed_request_becomes_openai() -> None:
     [
         (GenerateRequest(), "messages"),
         (GenerateRequest(messages=[ChatMessage(content="x")]), "messages[0].role"),
+        (GenerateRequest(messages=[ChatMessage(role=Role.USER)]), "messages[0].content"),
         (GenerateRequest(messages=[ChatMessage(role=Role(9), content="x")]), "messages[0].role"),
         (
             GenerateRequest(
-                messages=[ChatMessage(role=Role.USER)], sampling=Sampling(temperature=float("nan"))
+                messages=[ChatMessage(role=Role.USER, content="x")],
+                sampling=Sampling(temperature=float("nan")),
             ),
             "temperature",
         ),
         (
-            GenerateRequest(messages=[ChatMessage(role=Role.USER)], sampling=Sampling(max_output_tokens=0)),
+            GenerateRequest(
+                messages=[ChatMessage(role=Role.USER, content="x")], sampling=Sampling(max_output_tokens=0)
+            ),
             "max_output_tokens",
         ),
     ],
@@ -214,8 +293,7 @@ def test_templates() -> None:
         "chatml", [ChatMessage(role=Role.SYSTEM, content=chat_template.SMOLLM2_SYSTEM), talk[1]]
     )
     assert chat_template.apply("mistral_instruct", talk) == "[INST] S\n\nU[/INST] A</s>[INST] V[/INST]"
-    with pytest.raises(InvalidRequest):
-        chat_template.apply("mistral_instruct", talk[2:])
+    assert chat_template.apply("mistral_instruct", talk[2:]) == " A</s>[INST] V[/INST]"
 
 
 def test_answers_have_openais_shape() -> None:

@@ -130,7 +130,7 @@ def test_a_status_that_is_not_ours(code: grpc.StatusCode, kind: type[WeirError],
     """Without details of ours the code says the nearest noun, and rubbish in their place does no harm."""
     error = _arrived(code, metadata, "peer said so")
     assert type(error) is kind
-    assert error.message == f"{code.name}: peer said so"
+    assert (error.message, str(error)) == (f"the call failed: {code.name}", f"{code.name}: peer said so")
 
 
 def test_a_reason_of_a_newer_peer() -> None:

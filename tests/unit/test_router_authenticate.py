@@ -117,3 +117,15 @@ async def test_expired_and_revoked() -> None:
     revoked = replace(KEY, revoked_at=clock.now())
     with pytest.raises(KeyRevoked):
         await subject(FakeKeys(revoked), clock).authenticate(bearer(TOKEN))
+
+
+async def test_remembered_refusal_is_a_new_error_each_time() -> None:
+    """An exception that is raised again keeps every traceback, so a flood of bad keys would pile them up."""
+    authenticate = subject(FakeKeys())
+    raised = []
+    for _ in range(3):
+        with pytest.raises(KeyInvalid) as caught:
+            await authenticate.authenticate(bearer(TOKEN))
+        raised.append(caught.value)
+    assert len({id(error) for error in raised}) == len(raised)
+    assert {error.message for error in raised} == {"the key is not known"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +15,7 @@ from dialects.chat_request import ChatRequest, read
 from gen.weir.ledger.v1 import Outcome
 from gen.weir.type.v1 import FinishReason, Principal, Usage
 from meshkit.errors import (
+    ContextTooLong,
     InvalidRequest,
     LedgerUnavailable,
     UnsupportedParameter,
@@ -27,6 +30,7 @@ from meshkit.telemetry import Logger
 from services.router.clock import SystemClock
 from services.router.domain.attempt import Asked
 from services.router.domain.plan import Plan, Step
+from services.router.guard import DeadlinePassed
 from services.router.metrics import RouterMetrics
 from services.router.ports import Piece
 from services.router.run_plan import RunPlan
@@ -44,7 +48,9 @@ END = Piece(
 class Loop:
     """A plan over scripted targets, and what was written down."""
 
-    def __init__(self, *scripts: Sequence[Piece | WeirError | None], refuse: WeirError | None = None) -> None:
+    def __init__(
+        self, *scripts: Sequence[Piece | Exception | float | None], refuse: WeirError | None = None
+    ) -> None:
         self.targets = [
             FakeTarget(spec(f"t{index}", local=index == 0), script) for index, script in enumerate(scripts)
         ]
@@ -60,8 +66,8 @@ class Loop:
             Logger("test"),
         )
 
-    async def texts(self, request: ChatRequest = STREAM) -> list[str]:
-        async with aclosing(self.runner.run(self.plan, ASKED, request)) as pieces:
+    async def texts(self, request: ChatRequest = STREAM, asked: Asked = ASKED) -> list[str]:
+        async with aclosing(self.runner.run(self.plan, asked, request)) as pieces:
             return [piece.text async for _, piece in pieces]
 
     def outcomes(self) -> list[tuple[Outcome, str]]:
@@ -170,7 +176,7 @@ async def test_client_goes_away_before_first_token() -> None:
     """A cancelled wait is an ended attempt too, and used nothing."""
     loop = Loop([None])
     task = asyncio.create_task(loop.texts())
-    while not loop.log.begun:
+    while not loop.log.begun:  # noqa: ASYNC110 - the condition is plain state
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -210,3 +216,103 @@ async def test_unsupported_parameter_is_named() -> None:
         async with aclosing(loop.runner.run(plan, ASKED, STREAM)) as pieces:
             await anext(pieces)
     assert caught.value.param == "tools"
+
+
+async def test_signs_of_life_are_no_first_token() -> None:
+    """A provider that sends comments and no token is left at its first-token limit."""
+    loop = Loop([step for _ in range(20) for step in (0.05, Piece())], [END])
+    assert (await loop.texts())[-1] == "!"
+    assert loop.outcomes()[0] == (Outcome.FAILED, "UPSTREAM_TIMEOUT")
+
+
+async def test_signs_of_life_keep_an_answer_going() -> None:
+    """In mid-answer a comment counts as life: the inter-token limit begins anew."""
+    loop = Loop([HELLO, *[step for _ in range(6) for step in (0.05, Piece())], END])
+    assert "".join(await loop.texts()) == "hello!"
+
+
+async def test_total_limit_in_mid_answer_is_a_timeout() -> None:
+    """An answer that goes on and on ends at the total limit; it was not silent."""
+    loop = Loop([step for _ in range(100) for step in (HELLO, 0.05)])
+    target = loop.targets[0]
+    limits = replace(target.spec.limits, total=timedelta(seconds=0.3))
+    loop.plan = Plan("m", (Step(replace(target.spec, limits=limits), "model m"),))
+    with pytest.raises(UpstreamTimeout, match="no whole answer"):
+        await loop.texts()
+    assert loop.outcomes() == [(Outcome.CUT, "UPSTREAM_TIMEOUT")]
+
+
+async def test_end_before_the_first_token_is_no_cut() -> None:
+    """A target that ends without a word has failed, and the next one answers."""
+    loop = Loop([], [END])
+    assert await loop.texts() == ["!"]
+    assert loop.outcomes()[0] == (Outcome.FAILED, "UPSTREAM_ERROR")
+
+
+async def test_callers_deadline_ends_the_attempt() -> None:
+    """A deadline shorter than the target's limits is nobody's failure: cancelled, and no other target is asked."""
+    loop = Loop([None], [END])
+    with pytest.raises(DeadlinePassed):
+        await loop.texts(asked=replace(ASKED, patience=timedelta(seconds=0.05)))
+    assert loop.outcomes() == [(Outcome.CANCELLED, "CANCELLED")]
+    assert loop.targets[1].asked == []
+
+
+async def test_nothing_is_begun_after_the_deadline() -> None:
+    """Where the caller waits no longer, no attempt is paid for."""
+    loop = Loop([END])
+    with pytest.raises(DeadlinePassed):
+        await loop.texts(asked=replace(ASKED, patience=timedelta()))
+    assert loop.log.begun == []
+
+
+@pytest.mark.parametrize(("before", "outcome"), [([], Outcome.FAILED), ([HELLO], Outcome.CUT)])
+async def test_fault_of_an_adapter(before: list[Piece], outcome: Outcome) -> None:
+    """An exception that nobody meant ends the attempt as INTERNAL; its text is not the client's."""
+    loop = Loop([*before, LookupError("secret")])
+    with pytest.raises(UpstreamError) as caught:
+        await loop.texts()
+    assert "secret" not in caught.value.message
+    assert loop.outcomes() == [(outcome, "INTERNAL")]
+
+
+async def test_too_long_for_one_model_may_fit_another() -> None:
+    """A prompt over one target's context is asked of the next one."""
+    loop = Loop([ContextTooLong("2,048 tokens at most")], [END])
+    assert await loop.texts() == ["!"]
+
+
+async def test_log_that_refuses_the_second_attempt() -> None:
+    """Where the next attempt cannot be written down it is not made; the first one has its end."""
+    loop = Loop([UpstreamError("refused")], [END])
+    loop.log.refuse_after = 1
+    with pytest.raises(LedgerUnavailable):
+        await loop.texts()
+    assert loop.targets[1].asked == []
+    assert loop.outcomes() == [(Outcome.FAILED, "UPSTREAM_ERROR")]
+
+
+async def test_route_reason_is_bounded() -> None:
+    """It travels in a header, so many failures do not make it longer than that may be."""
+    loop = Loop(*[[UpstreamError("x" * 500)] for _ in range(60)], [END])
+    await loop.texts()
+    reason = loop.log.ended[-1].route_reason
+    assert len(reason) <= 512
+    assert reason.isascii()
+    assert reason.isprintable()
+    assert reason.startswith("model m; t0 failed: UPSTREAM_ERROR; ")
+
+
+async def test_whole_answer_is_read_to_its_end() -> None:
+    """After the last piece the call ends by itself instead of being cancelled: its connection can be used again."""
+    loop = Loop([END, 0.01])
+    assert await loop.texts() == ["!"]
+    assert loop.targets[0].ended == 1
+
+
+async def test_chunks_without_text_are_estimated_too() -> None:
+    """Arguments of a tool call and hidden reasoning cost tokens: about one for each chunk."""
+    call = Piece(bodies=[b"{}", b"{}", b"{}"], tool_call_begun=True)
+    loop = Loop([Piece(text="1234"), call, Piece(finished=True)])
+    await loop.texts()
+    assert loop.log.ended[0].usage == Usage(input_tokens=25, output_tokens=4, estimated=True)

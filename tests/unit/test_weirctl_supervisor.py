@@ -246,6 +246,17 @@ async def test_drain_comes_before_the_stop_signal(supervise: Supervise, part: Ca
     assert seen == [True]
 
 
+async def test_a_stop_of_parts_that_just_died_takes_no_exit_status_from_asyncio(
+    supervise: Supervise, part: Callable[..., Part], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed, then stopped before asyncio saw the end: nothing is logged of unknown children."""
+    supervisor = supervise([part(f"service-{number}") for number in range(8)])
+    await supervisor.start()
+    supervisor.kill()
+    await supervisor.stop()
+    assert caplog.text == ""
+
+
 async def test_a_stop_during_the_start_leaves_nothing(
     supervise: Supervise, part: Callable[..., Part]
 ) -> None:

@@ -13,7 +13,7 @@ from dialects.chat_request import ChatRequest
 from gen.weir.cloud.v1 import GenerateRequest, ListProvidersRequest, Provider
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.type.v1 import Target as TargetValue
-from meshkit.errors import WeirError
+from meshkit.errors import Cancelled, InternalFault, UpstreamError, WeirError
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 
@@ -59,9 +59,13 @@ class CloudTarget:
             connect_timeout=self._spec.limits.connect,
         )
         answers: Any = self._client.generate(call, timeout=self._spec.limits.total)
-        async with aclosing(answers):
-            async for piece in answers:
-                yield piece
+        try:
+            async with aclosing(answers):
+                async for piece in answers:
+                    yield piece
+        except (Cancelled, InternalFault) as error:
+            # The adapter ended or broke, and nobody asked it to: a fault that another target does not have.
+            raise UpstreamError(f"{self._spec.name}: the cloud adapter failed") from error
 
 
 class ProviderWatch:
@@ -75,12 +79,16 @@ class ProviderWatch:
     async def watch(self) -> None:
         """Asks until cancelled."""
         while True:
-            providers: dict[str, Provider] = {}
-            try:
-                answer = await self._client.list_providers(ListProvidersRequest(), timeout=self._every)
-                providers = {provider.name: provider for provider in answer.providers}
-            except WeirError:
-                pass  # an adapter that does not answer has no provider that can be used
-            for target in self._targets:
-                target.learn(providers.get(target.spec.target.provider))
             await asyncio.sleep(self._every.total_seconds())
+            await self.probe()
+
+    async def probe(self) -> None:
+        """Asks once."""
+        providers: dict[str, Provider] = {}
+        try:
+            answer = await self._client.list_providers(ListProvidersRequest(), timeout=self._every)
+            providers = {provider.name: provider for provider in answer.providers}
+        except WeirError:
+            pass  # an adapter that does not answer has no provider that can be used
+        for target in self._targets:
+            target.learn(providers.get(target.spec.target.provider))

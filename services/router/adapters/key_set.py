@@ -13,7 +13,7 @@ import betterproto2
 
 from gen.weir.auth.v1 import AuthenticateRequest, Key, WatchKeysRequest, WatchKeysResponse
 from gen.weir.auth.v1.service import AuthClient
-from meshkit.errors import KeyInvalid, WeirError
+from meshkit.errors import Cancelled, KeyInvalid, UpstreamError, UpstreamTimeout, WeirError
 from meshkit.telemetry import Logger
 
 _FIRST_RETRY_S = 0.1
@@ -56,9 +56,14 @@ class KeySet:
         return timedelta(seconds=min(self._monotonic() - self._alive_at, 1e9))
 
     async def ask(self, key_id: str, secret_sha256: bytes) -> Key:
-        """Asks Auth. Raises KeyInvalid and its kin; UpstreamError and its kin where Auth does not answer."""
+        """Asks Auth. Raises KeyInvalid and its kin; UpstreamError where Auth does not answer."""
         request = AuthenticateRequest(key_id=key_id, secret_sha256=secret_sha256)
-        answer = await self._client.authenticate(request, timeout=self._ask_limit)
+        try:
+            answer = await self._client.authenticate(request, timeout=self._ask_limit)
+        except (UpstreamError, UpstreamTimeout, Cancelled) as error:
+            raise UpstreamError(
+                "a key that is new here cannot be checked now: auth does not answer"
+            ) from error
         if answer.key is None:
             raise KeyInvalid("the key is not known")
         return answer.key

@@ -22,7 +22,6 @@ from meshkit.errors import (
     InvalidRequest,
     RateLimited,
     UpstreamError,
-    UpstreamTimeout,
     WeirError,
 )
 from services.router.adapters.triton_profile import TrtllmBls
@@ -70,18 +69,22 @@ class TritonTarget:
         return self._spec.target
 
     def is_up(self) -> bool:
-        """Whether the model was ready at the last probe and answered the last request."""
+        """Whether the model was ready at the last probe, and no request since found the server gone."""
         return self._up
 
     async def watch(self) -> None:
         """Probes readiness until cancelled."""
-        request = service_pb2.ModelReadyRequest(name=self._spec.target.model)
         while True:
-            try:
-                self._up = (await self._stub.ModelReady(request, timeout=self._probe_s)).ready
-            except grpc.aio.AioRpcError:
-                self._up = False
             await asyncio.sleep(self._probe_s)
+            await self.probe()
+
+    async def probe(self) -> None:
+        """Asks once whether the model is ready."""
+        request = service_pb2.ModelReadyRequest(name=self._spec.target.model)
+        try:
+            self._up = (await self._stub.ModelReady(request, timeout=self._probe_s)).ready
+        except grpc.aio.AioRpcError:
+            self._up = False
 
     async def generate(
         self, request: ChatRequest, request_id: str, *, stream: bool
@@ -115,11 +118,10 @@ class TritonTarget:
         return kind(f"{self._spec.name}: {text}")
 
     def _out_of_band(self, error: grpc.aio.AioRpcError) -> WeirError:
-        self._up = False
-        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return UpstreamTimeout(f"{self._spec.name}: no answer in time")
         if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidRequest(f"{self._spec.name}: {error.details()}")
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            self._up = False
         return UpstreamError(f"{self._spec.name}: {error.code().name.lower()}")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from gen.weir.ledger.v1 import Entry, Outcome
 from gen.weir.type.v1 import Principal, Target, Usage
-from services.router.domain.estimate import estimated_usage, tokens_of
+from services.router.domain.estimate import BYTES_PER_TOKEN, estimated_usage, tokens_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Asked:
     model: str
     """As the client named it, after the default was applied."""
     prompt_bytes: int
+    patience: timedelta | None = None
+    """How long the caller waits; None means without limit."""
 
 
 class Attempt:
@@ -36,6 +38,8 @@ class Attempt:
         begun_s: float,
         reserved_output_tokens: int,
     ) -> None:
+        self.entry_id = entry_id
+        """The ledger's name for this attempt."""
         self.target = target
         self.reason = reason
         self._asked = asked
@@ -58,9 +62,9 @@ class Attempt:
         )
 
     @property
-    def entry_id(self) -> UUID:
-        """The ledger's name for this attempt."""
-        return UUID(bytes=self._entry.entry_id)
+    def request_id(self) -> str:
+        """The label of the request."""
+        return self._asked.request_id
 
     @property
     def begun_at(self) -> datetime:
@@ -76,11 +80,11 @@ class Attempt:
         """The entry to store before the first byte goes upstream: its usage is the reservation."""
         return self._entry
 
-    def arrived(self, text: str, usage: Usage | None, now_s: float) -> None:
-        """Notes a piece of the answer."""
+    def arrived(self, text: str, chunks: int, usage: Usage | None, now_s: float) -> None:
+        """Notes a piece of the answer: its text, and how many of the provider's chunks it is of."""
         if self._first_s is None:
             self._first_s = now_s
-        self._answer_bytes += len(text.encode())
+        self._answer_bytes += len(text.encode()) if text else chunks * BYTES_PER_TOKEN
         if usage is not None:
             self._usage = usage
 
@@ -94,12 +98,19 @@ class Attempt:
 
     def ended(self, outcome: Outcome, error_reason: str, now_s: float) -> Entry:
         """The terminal entry."""
-        first = None if self._first_s is None else timedelta(seconds=self._first_s - self._begun_s)
-        return replace(
-            self._entry,
+        begun = self._entry
+        return Entry(
+            entry_id=begun.entry_id,
+            begun_at=begun.begun_at,
+            request_id=begun.request_id,
+            attempt=begun.attempt,
+            principal=begun.principal,
+            model_asked=begun.model_asked,
+            target=begun.target,
+            route_reason=begun.route_reason,
             outcome=outcome,
             error_reason=error_reason,
             usage=self.usage(),
             latency=timedelta(seconds=now_s - self._begun_s),
-            first_token=first,
+            first_token=None if self._first_s is None else timedelta(seconds=self._first_s - self._begun_s),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gen.weir.type.v1 import Usage
 
 BYTES_PER_TOKEN = 4
-"""English text on current tokenizers; other languages take more tokens."""
+"""English text on current tokenizers; other languages take more tokens. A chunk without text counts as one token."""
 
 
 def tokens_of(text_bytes: int) -> int:
