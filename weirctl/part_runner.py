@@ -211,7 +211,8 @@ class PartRunner:
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(self.part.stop_signal)
+            # Not process.send_signal: where the process is just dying, that takes its exit status from asyncio.
+            os.kill(process.pid, self.part.stop_signal)
         try:
             async with asyncio.timeout(self.part.stop_within_s):
                 await process.wait()

@@ -29,6 +29,10 @@ class Reporter:
         """One line or several."""
         if self._log is not None:
             self._log.write(f"{text}\n".encode())
+        self.show(text)
+
+    def show(self, text: str) -> None:
+        """The same, but not into the log: for what holds a secret."""
         if self._waiting_fd is not None:
             with contextlib.suppress(OSError):
                 os.write(self._waiting_fd, f"{text}\n".encode())

@@ -198,9 +198,9 @@ class _Up:
         lines = [f"Weir is up: {self._endpoint}/v1"]
         if not self._config.cloud_adapter.providers:
             lines.append("No provider is configured (`providers` in weir.yaml), so only local models answer.")
+        self._say("\n".join(lines))
         body = '{"messages": [{"role": "user", "content": "Say hello."}]}'
-        lines.append(
+        self._reporter.show(
             f"Try it:\n\n  curl {self._endpoint}/v1/chat/completions -H 'Authorization: Bearer {token}' "
             f"-H 'Content-Type: application/json' -d '{body}'\n"
         )
-        self._say("\n".join(lines))

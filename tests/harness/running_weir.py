@@ -1,4 +1,4 @@
-"""A whole Weir as its user starts it: `weir up` in a home of its own on free ports, with a provider of the test's own."""
+"""A whole Weir as its user starts it: `weir up` in a home of its own on free ports, and a provider of one's own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 import yaml
 
 from gen.weir.ledger.v1 import Outcome
 from tests.fakes.ports import free_ports
-from weirctl import postgres_server
+from weirctl.postgres_prepare import SUPERUSER
+from weirctl.postgres_server import DATABASE
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT_NAMES = (
@@ -42,6 +44,21 @@ def wait_for(what: str, look: Callable[[], T | None], limit_s: float = 20.0) -> 
             return found
         time.sleep(POLL_S)  # the condition is another process's; looking is the only way
     raise AssertionError(f"waited {limit_s:g} s in vain for {what}")
+
+
+def weir_command(
+    home: Path, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """A `weir` command for `home`, run to its end."""
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "weirctl", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment, "WEIR_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def free_configuration(home: Path, **document: Any) -> dict[str, Any]:
@@ -89,7 +106,10 @@ class Provider:
 def running_provider() -> Iterator[Provider]:
     """Starts and stops it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.provider", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.fakes.provider", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     try:
@@ -137,7 +157,7 @@ class RunningWeir:
         config.write_text(yaml.safe_dump(dict(self.document)), encoding="utf-8")
         begun = time.monotonic()
         with (self.home / "up.out").open("wb") as out:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "weirctl", "up", "--config", str(config), *self.arguments],
                 cwd=ROOT, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -150,11 +170,8 @@ class RunningWeir:
         return "curl " in self.output
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Another `weir` command on the same home."""
-        command = [sys.executable, "-m", "weirctl", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=self._environment(), capture_output=True, text=True, timeout=60, check=False
-        )
+        """Another `weir` command on the same home, to its end."""
+        return weir_command(self.home, *arguments, environment=self.environment)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signals `weir up` and returns its exit status."""
@@ -182,12 +199,22 @@ class RunningWeir:
 
     def entries(self, request_id: str) -> list[dict[str, Any]]:
         """The ledger's rows of one request, by attempt, read from PostgreSQL itself."""
-        dsn = psycopg.conninfo.make_conninfo(
-            host=str(self.home.resolve() / "run" / "postgres"), user=postgres_server.SUPERUSER, dbname=postgres_server.DATABASE
+        return self._query("SELECT * FROM ledger.entry WHERE request_id = %s ORDER BY attempt", request_id)
+
+    def rows(self, prefix: str) -> list[dict[str, Any]]:
+        """The ledger's rows of all requests whose id begins with `prefix`, read from PostgreSQL itself."""
+        return self._query(
+            "SELECT * FROM ledger.entry WHERE starts_with(request_id, %s) ORDER BY begun_at", prefix
         )
-        query = "SELECT * FROM ledger.entry WHERE request_id = %s ORDER BY attempt"
+
+    def _query(self, query: LiteralString, value: str) -> list[dict[str, Any]]:
+        dsn = psycopg.conninfo.make_conninfo(
+            host=str(self.home.resolve() / "run" / "postgres"),
+            user=SUPERUSER,
+            dbname=DATABASE,
+        )
         with psycopg.connect(dsn, row_factory=psycopg.rows.dict_row) as connection:
-            rows = connection.execute(query, (request_id,)).fetchall()
+            rows = connection.execute(query, (value,)).fetchall()
         return [{**row, "outcome": Outcome(row["outcome"]).name.lower()} for row in rows]
 
     def entry(self, request_id: str) -> dict[str, Any]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.running_weir import Provider, RunningWeir, free_configuration, running_provider
+from tests.harness.running_weir import (
+    Provider,
+    RunningWeir,
+    free_configuration,
+    running_provider,
+    wait_for,
+)
 
 TOPOLOGIES = ("separate", "compact")
+PATIENT = {"first_token_s": 20, "inter_token_s": 20}
 LIMITS = {"connect_s": 1, "first_token_s": 2, "inter_token_s": 2, "total_s": 60}
 
 
@@ -36,7 +45,7 @@ def configuration(provider: Provider, topology: str) -> dict[str, object]:
         drain_s=10,
         providers={"fake": {"base_url": provider.base_url, "api_key_env": "FAKE_API_KEY"}},
         targets={
-            "local": {"kind": "triton", "default_max_output_tokens": 24, "limits": {**LIMITS, "first_token_s": 20, "inter_token_s": 20}},
+            "local": {"kind": "triton", "default_max_output_tokens": 24, "limits": PATIENT},
             "refused": {"kind": "triton", "endpoint": "127.0.0.1:1", "limits": LIMITS},
             "cloud": cloud("gpt-4o-mini"),
             "silent": cloud("silent"),
@@ -55,6 +64,19 @@ def configuration(provider: Provider, topology: str) -> dict[str, object]:
     )  # fmt: skip
 
 
+ENOUGH_ASKS = 12
+"""So many connections in a row reach both workers; each finds out for itself when Triton is up."""
+
+
+def lists_local(weir: RunningWeir) -> bool:
+    """Whether the worker that answers this time can use the local model."""
+    request = urllib.request.Request(  # noqa: S310 - loopback
+        f"{weir.base_url}/models", headers={"authorization": f"Bearer {weir.key}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+        return "local" in {model["id"] for model in json.load(answer)["data"]}
+
+
 @pytest.fixture(scope="session", params=TOPOLOGIES)
 def weir(request: pytest.FixtureRequest, provider: Provider) -> Iterator[RunningWeir]:
     """A Weir with two router workers, real Triton, PostgreSQL and Envoy; one per topology."""
@@ -64,6 +86,7 @@ def weir(request: pytest.FixtureRequest, provider: Provider) -> Iterator[Running
         home, configuration(provider, request.param), environment={"FAKE_API_KEY": "sk-fake-secret"}
     )
     running.start()
+    wait_for("local at every worker", lambda: all(lists_local(running) for _ in range(ENOUGH_ASKS)))
     yield running
     running.stop()
     shutil.rmtree(home)

@@ -157,7 +157,9 @@ def test_models_list(weir: RunningWeir, client: openai.OpenAI) -> None:
 def test_fallback(weir: RunningWeir, client: openai.OpenAI, first: str) -> None:
     """Silent or failing: the next target answers with 200, and each attempt is one row."""
     mine = label()
-    answer, headers = ask(client, f"{first}-first", max_tokens=4, stream=False, extra_headers={"x-request-id": mine})
+    answer, headers = ask(
+        client, f"{first}-first", max_tokens=4, stream=False, extra_headers={"x-request-id": mine}
+    )
     assert answer.provider == ("local" if first == "down" else "cloud")
     assert headers["x-weir-target"] == answer.provider
     rows = wait_for("two entries", lambda: found if len(found := weir.entries(mine)) == 2 else None)
@@ -238,9 +240,14 @@ def test_health_and_reflection(weir: RunningWeir) -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         services = ProtoReflectionDescriptorDatabase(channel).get_services()
         assert {"weir.router.v1.Router", "weir.openai.v1.OpenAI"} <= set(services)
-        for path in ("/weir.auth.v1.Auth/CreateKey", "/weir.ledger.v1.Ledger/Usage", "/weir.cloud.v1.CloudAdapter/Generate"):
+        for path in (
+            "/weir.auth.v1.Auth/CreateKey",
+            "/weir.ledger.v1.Ledger/Usage",
+            "/weir.cloud.v1.CloudAdapter/Generate",
+        ):
             with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(path)(b"", timeout=10)
+                call: Any = channel.unary_unary(path)
+                call(b"", timeout=10)
             assert caught.value.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
 
 

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.xdist_group("triton")
 QUESTION = "<|im_start|>user\nTell me a long story about a river.<|im_end|>\n<|im_start|>assistant\n"
 # Long enough to be cut: nobody waits for the end of it.
 ENDLESS = 1500
+FREED_S = 15
+"""Far less than eight ENDLESS answers would hold the slots (minutes), far more than a busy machine needs for a token."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ async def model(triton: RunningTriton) -> AsyncIterator[Model]:
 
 def regions_of(triton: RunningTriton) -> list[Path]:
     # Where the kernel keeps shared memory; nothing is created there by name.
-    return list(Path("/dev/shm").glob(f"{triton.settings.shared_memory_prefix}*"))  # noqa: S108
+    return list(Path("/dev/shm").glob(f"{triton.settings.shared_memory_prefix}*"))  # noqa: S108 - where Triton keeps it
 
 
 def text_of(chunks: list[Chunk]) -> str:
@@ -128,7 +130,7 @@ async def test_cancel_stops_the_model(model: Model) -> None:
     await asyncio.gather(*(stream.aclose() for stream in streams))
     (chunk,) = await model.ask("Hello", stream=False, max_tokens=1)
     assert chunk.output_tokens == 1
-    assert chunk.at_s < 1.0
+    assert chunk.at_s < FREED_S
 
 
 async def test_deadline_stops_the_model(model: Model) -> None:
@@ -141,7 +143,7 @@ async def test_deadline_stops_the_model(model: Model) -> None:
 
     await asyncio.gather(*(until_deadline() for _ in range(8)))
     (chunk,) = await model.ask("Hello", stream=False, max_tokens=1)
-    assert chunk.at_s < 1.0
+    assert chunk.at_s < FREED_S
 
 
 async def test_cancel_during_a_long_prompt(model: Model) -> None:
@@ -253,3 +255,26 @@ def test_hard_exit_leaves_nothing(tmp_path: Path) -> None:
         os.close(stub)
         assert ended
     assert not regions_of(doomed)
+
+
+def test_model_dies_with_its_server(tmp_path: Path) -> None:
+    """Kill -9 of a busy server: the process in which the model runs ends by itself."""
+    with running_triton(tmp_path) as doomed:
+        stub = os.pidfd_open(doomed.stub_pid())
+        asyncio.run(kill_in_mid_answer(doomed))
+        ended, _, _ = select.select([stub], [], [], 15)
+        os.close(stub)
+        assert ended
+
+
+async def kill_in_mid_answer(doomed: RunningTriton) -> None:
+    """Four answers are running, so that questions whether they are cancelled are open at any time."""
+    model = Model(doomed.settings)
+    streams = [model.stream(QUESTION, max_tokens=ENDLESS) for _ in range(4)]
+    await asyncio.gather(*(anext(stream) for stream in streams))
+    doomed.process.kill()
+    for stream in streams:
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for _ in stream:
+                pass
+    await model.close()

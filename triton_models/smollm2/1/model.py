@@ -1,6 +1,7 @@
 """Triton's Python backend entry point: requests in, answers out through the courier. Logs no prompt and no answer."""
 
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from engine import Engine, GenerationFailed, Piece, Prompt
 
 # How often a request that waits for a slot asks whether its client has gone.
 CANCEL_POLL_S = 0.05
+# How often the server is looked for.
+SERVER_POLL_S = 0.5
 
 
 class TritonPythonModel:
@@ -36,6 +39,8 @@ class TritonPythonModel:
         self._free_slots = threading.Semaphore(slots)
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._courier = Courier()
+        self._ended = threading.Event()
+        threading.Thread(target=self._outlive_nobody, args=(os.getppid(),), daemon=True).start()
         pb.Logger.log_info(
             f"{args['model_name']} ready: {slots} slots of {parameters['context_tokens']} tokens"
         )
@@ -47,9 +52,20 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Called when every answer has ended: Triton waits for them."""
+        self._ended.set()
         self._workers.shutdown()
         self._courier.close()
         del self._engine
+
+    def _outlive_nobody(self, server: int) -> None:
+        """Ends this process when the server has died.
+
+        Triton's stub notices that too, but where a question to the server is open (is_cancelled) it then waits for
+        ever, and keeps the model in memory.
+        """
+        while not self._ended.wait(SERVER_POLL_S):
+            if os.getppid() != server:
+                os._exit(1)
 
     def _take(self, request: Any) -> None:
         sender = request.get_response_sender()
