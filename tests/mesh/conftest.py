@@ -46,6 +46,7 @@ def configuration(provider: Provider, topology: str) -> dict[str, object]:
         providers={"fake": {"base_url": provider.base_url, "api_key_env": "FAKE_API_KEY"}},
         targets={
             "local": {"kind": "triton", "default_max_output_tokens": 24, "limits": PATIENT},
+            "hasty": {"kind": "triton", "limits": LIMITS},
             "refused": {"kind": "triton", "endpoint": "127.0.0.1:1", "limits": LIMITS},
             "cloud": cloud("gpt-4o-mini"),
             "silent": cloud("silent"),
@@ -56,6 +57,7 @@ def configuration(provider: Provider, topology: str) -> dict[str, object]:
         models={
             "gpt-4": {"plan": ["local", "cloud"]},
             "auto": {"policy": "auto", "plan": ["cloud", "local"]},
+            "hasty-first": {"plan": ["hasty", "cloud"]},
             "refused-first": {"plan": ["refused", "cloud"]},
             "silent-first": {"plan": ["silent", "cloud"]},
             "down-first": {"plan": ["down", "local"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 from uuid import uuid4
 
@@ -153,19 +154,47 @@ def test_models_list(weir: RunningWeir, client: openai.OpenAI) -> None:
     assert "refused" not in {model.id for model in client.models.list()}
 
 
-@pytest.mark.parametrize("first", ["silent", "down"])
-def test_fallback(weir: RunningWeir, client: openai.OpenAI, first: str) -> None:
+@pytest.mark.parametrize(("first", "stream"), [("silent", True), ("down", True), ("down", False)])
+def test_fallback(weir: RunningWeir, client: openai.OpenAI, first: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Silent or failing: the next target answers with 200, and each attempt is one row."""
     mine = label()
-    answer, headers = ask(
-        client, f"{first}-first", max_tokens=4, stream=False, extra_headers={"x-request-id": mine}
+    raw = client.chat.completions.with_raw_response.create(
+        model=f"{first}-first",
+        messages=MESSAGES,
+        max_tokens=4,
+        stream=stream,
+        extra_headers={"x-request-id": mine},
     )
-    assert answer.provider == ("local" if first == "down" else "cloud")
-    assert headers["x-weir-target"] == answer.provider
+    expected = "local" if first == "down" else "cloud"
+    answers: list[Any] = list(raw.parse()) if stream else [raw.parse()]
+    assert {answer.model_extra["provider"] for answer in answers} == {expected}
+    assert raw.headers["x-weir-target"] == expected
     rows = wait_for("two entries", lambda: found if len(found := weir.entries(mine)) == 2 else None)
     assert [row["outcome"] for row in rows] == ["failed", "ok"]
-    assert rows[0]["cost_nano_usd"] in {0, None}
     assert (rows[0]["input_tokens"], rows[0]["output_tokens"]) == (0, 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_frozen_local_server(weir: RunningWeir, client: openai.OpenAI, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A Triton that holds its connections and says nothing: the cloud answers within the first-token limit."""
+    mine = label()
+    weir.kill("triton", signal.SIGSTOP)
+    try:
+        raw = client.chat.completions.with_raw_response.create(
+            model="hasty-first", messages=MESSAGES, stream=stream, extra_headers={"x-request-id": mine}
+        )
+        answers: list[Any] = list(raw.parse()) if stream else [raw.parse()]
+    finally:
+        weir.kill("triton", signal.SIGCONT)
+    assert {answer.model_extra["provider"] for answer in answers} == {"cloud"}
+    # Whether this request found out, or a probe before it.
+    reason = raw.headers["x-weir-route-reason"]
+    assert reason in {"model hasty-first; hasty failed: UPSTREAM_TIMEOUT", "model hasty-first; hasty is down"}
+    expected = ["ok"] if reason.endswith("down") else ["failed", "ok"]
+    rows = wait_for(
+        "the entries", lambda: found if len(found := weir.entries(mine)) == len(expected) else None
+    )
+    assert [row["outcome"] for row in rows] == expected
 
 
 def test_a_target_that_is_down_is_passed_over(weir: RunningWeir, client: openai.OpenAI) -> None:

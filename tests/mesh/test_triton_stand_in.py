@@ -26,7 +26,7 @@ QUESTION = "<|im_start|>user\nTell me a long story about a river.<|im_end|>\n<|i
 # Long enough to be cut: nobody waits for the end of it.
 ENDLESS = 1500
 FREED_S = 15
-"""Far less than eight ENDLESS answers would hold the slots (minutes), far more than a busy machine needs for a token."""
+"""Seconds: eight ENDLESS answers would hold the slots for minutes; a busy machine makes a token in less."""
 
 
 @pytest.fixture(scope="module")
@@ -151,15 +151,13 @@ async def test_cancel_during_a_long_prompt(model: Model) -> None:
     long_prompt = "word " * 1800
     async with aclosing(model.stream(long_prompt, max_tokens=1)) as slow:
         waiting = asyncio.ensure_future(anext(slow))
-        (quick,) = await model.ask(
-            "Hello", stream=False, max_tokens=1
-        )  # by now the prompt is being worked on
-        assert not waiting.done()
+        # Nothing tells when the prompt is in work, so it gets a moment; whole it takes some twenty seconds.
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     chunks = await model.ask(QUESTION, max_tokens=8)
-    assert quick.output_tokens == 1
-    assert chunks[-1].at_s < 5.0  # the whole prompt takes some twenty seconds
+    assert chunks[-1].at_s < FREED_S
 
 
 async def test_full_queue_says_so(model: Model) -> None:
