@@ -30,6 +30,7 @@ import yaml
 from bench.load import KEY_VARIABLE
 from bench.processes import cpu_s, descendants, pss_mib
 from tests.fakes.ports import free_ports, free_run
+from tests.harness.running_weir import running_provider
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "Summarise this for a colleague. " * 32  # about 1 KB
@@ -96,23 +97,6 @@ class Mesh:
         time.sleep(seconds)
         after = cpu_by_part(self.parts())
         return sum(after[name] - before[name] for name in before) / seconds * 100
-
-
-@contextlib.contextmanager
-def provider() -> Iterator[str]:
-    """An instant provider of our own. Yields its base URL."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.provider", "--port", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split()[1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
 
 
 @contextlib.contextmanager
@@ -280,10 +264,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     topology: Literal["separate", "compact"] = arguments.topology
-    with provider() as direct, weir(direct, topology, arguments.workers) as mesh:
+    with running_provider() as provider, weir(provider.base_url, topology, arguments.workers) as mesh:
         idle_percent = mesh.idle_percent()
         cases = [
-            compare(mesh, direct, case, arguments.rounds, int(arguments.requests * case.share))
+            compare(mesh, provider.base_url, case, arguments.rounds, int(arguments.requests * case.share))
             for case in CASES
         ]
         document = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +20,7 @@ import psycopg
 import yaml
 
 from gen.weir.ledger.v1 import Outcome
-from tests.fakes.ports import free_ports
+from tests.fakes.ports import free_ports, free_run
 from weirctl.postgres_prepare import SUPERUSER
 from weirctl.postgres_server import DATABASE
 
@@ -65,7 +64,7 @@ def free_configuration(home: Path, **document: Any) -> dict[str, Any]:
     """`document` with ports that are free; workers and metrics get runs of neighbouring ones."""
     names = dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
     workers = int(document.get("workers", 1))
-    ports = {**names, "router": _free_run(workers), "metrics": _free_run(10 + workers)}
+    ports = {**names, "router": free_run(workers), "metrics": free_run(10 + workers)}
     triton = {"packages": str(shared_packages()), **document.pop("triton", {})}
     return {"ports": ports, "triton": triton, **document}
 
@@ -74,18 +73,6 @@ def shared_packages() -> Path:
     """The Triton venv that `make test` prepared."""
     home = Path(os.environ.get("WEIR_HOME", ROOT / ".weir"))
     return (home / "triton" / "venv").resolve()
-
-
-def _free_run(count: int) -> int:
-    """The first of `count` neighbouring free ports."""
-    for _ in range(100):
-        (first,) = free_ports(1)
-        with suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                with socket.socket() as one:
-                    one.bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no run of free ports")
 
 
 @dataclass
