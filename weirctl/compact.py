@@ -17,9 +17,10 @@ from prometheus_client import CollectorRegistry
 from meshkit.errors import WeirError
 from meshkit.inprocess import InProcessTransport
 from meshkit.postgres import DatabaseUnavailableError, MigrationError
-from meshkit.server import AddressTakenError, Service, run, serve
+from meshkit.process import exit_status
+from meshkit.server import Service, serve
 from meshkit.serving import Servicer
-from meshkit.settings import SettingsError, load
+from meshkit.settings import load
 from meshkit.telemetry import Logger
 from services.auth.bootstrap import build as build_auth
 from services.auth.settings import AuthSettings
@@ -30,9 +31,6 @@ from services.ledger.settings import LedgerSettings
 from services.router.bootstrap import Neighbours
 from services.router.bootstrap import build as build_router
 from services.router.settings import RouterSettings
-
-_BAD_SETTINGS = 2
-_CANNOT_START = 1
 
 
 class Compact:
@@ -72,20 +70,14 @@ class Compact:
 
 
 def main() -> int:
-    """Serves until SIGINT or SIGTERM. The exit status: 2 for settings that cannot be used, 1 for a failed start."""
+    """Serves until SIGINT or SIGTERM. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m weirctl.compact")
     parser.add_argument("--worker", type=int, default=0, help="number of this worker, from 0")
     worker = parser.parse_args().worker
     log = Logger("router")
-    try:
-        run(lambda: _serve(worker, log))
-    except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return _BAD_SETTINGS
-    except (DatabaseUnavailableError, MigrationError, WeirError, AddressTakenError, OSError) as error:
-        log.warning("cannot start", reason=str(error))
-        return _CANNOT_START
-    return 0
+    return exit_status(
+        log, lambda: _serve(worker, log), DatabaseUnavailableError, MigrationError, WeirError, OSError
+    )
 
 
 async def _serve(worker: int, log: Logger) -> None:

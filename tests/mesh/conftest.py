@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from tests.harness.running_weir import (
     RunningWeir,
     free_configuration,
     running_provider,
-    wait_for,
 )
 
 TOPOLOGIES = ("separate", "compact")
@@ -39,10 +36,10 @@ def cloud(model: str) -> dict[str, object]:
 def configuration(provider: Provider, topology: str) -> dict[str, object]:
     """Targets for each kind of trouble, and models that begin with them."""
     return free_configuration(
-        Path(),
         topology=topology,
         workers=2,
         drain_s=10,
+        router={"probe_s": 3},  # also how long a probe may take: the machine is busy
         providers={"fake": {"base_url": provider.base_url, "api_key_env": "FAKE_API_KEY"}},
         targets={
             "local": {"kind": "triton", "default_max_output_tokens": 24, "limits": PATIENT},
@@ -66,19 +63,6 @@ def configuration(provider: Provider, topology: str) -> dict[str, object]:
     )  # fmt: skip
 
 
-ENOUGH_ASKS = 12
-"""So many connections in a row reach both workers; each finds out for itself when Triton is up."""
-
-
-def lists_local(weir: RunningWeir) -> bool:
-    """Whether the worker that answers this time can use the local model."""
-    request = urllib.request.Request(  # noqa: S310 - loopback
-        f"{weir.base_url}/models", headers={"authorization": f"Bearer {weir.key}"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
-        return "local" in {model["id"] for model in json.load(answer)["data"]}
-
-
 @pytest.fixture(scope="session", params=TOPOLOGIES)
 def weir(request: pytest.FixtureRequest, provider: Provider) -> Iterator[RunningWeir]:
     """A Weir with two router workers, real Triton, PostgreSQL and Envoy; one per topology."""
@@ -88,7 +72,7 @@ def weir(request: pytest.FixtureRequest, provider: Provider) -> Iterator[Running
         home, configuration(provider, request.param), environment={"FAKE_API_KEY": "sk-fake-secret"}
     )
     running.start()
-    wait_for("local at every worker", lambda: all(lists_local(running) for _ in range(ENOUGH_ASKS)))
+    running.await_local()
     yield running
     running.stop()
     shutil.rmtree(home)

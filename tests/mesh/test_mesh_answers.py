@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from typing import Any
@@ -186,6 +187,7 @@ def test_frozen_local_server(weir: RunningWeir, client: openai.OpenAI, stream: b
         answers: list[Any] = list(raw.parse()) if stream else [raw.parse()]
     finally:
         weir.kill("triton", signal.SIGCONT)
+        weir.await_local()  # as the next test expects it
     assert {answer.model_extra["provider"] for answer in answers} == {"cloud"}
     # Whether this request found out, or a probe before it.
     reason = raw.headers["x-weir-route-reason"]
@@ -250,6 +252,7 @@ async def test_typed_contract(weir: RunningWeir) -> None:
     assert events[-1].finished is not None
     assert events[-1].finished.usage is not None
     assert 0 < events[-1].finished.usage.output_tokens <= 6
+    await asyncio.to_thread(weir.await_local)  # a busy machine may miss a probe
     models = (await router.list_models(ListModelsRequest(), metadata=bearer)).models
     assert "local" in {model.name for model in models}
     with pytest.raises(KeyMissing):

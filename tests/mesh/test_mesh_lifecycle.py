@@ -82,7 +82,6 @@ def _configuration(provider: Provider, topology: str, *, triton: bool) -> dict[s
     if triton:
         targets["local"] = {"kind": "triton", "default_max_output_tokens": 8, "limits": LIMITS}
     return free_configuration(
-        Path(),
         topology=topology,
         workers=2,
         drain_s=DRAIN_S,

@@ -68,7 +68,7 @@ def nothing_runs(home: Path) -> bool:
 )  # fmt: skip
 def test_taken_port(tmp_path: Path, key: str, offset: int, use: str) -> None:
     """Which port, for what, taken by whom, and what to change; the status is 1."""
-    document = free_configuration(tmp_path, workers=2, targets=TARGETS)
+    document = free_configuration(workers=2, targets=TARGETS)
     port = document["ports"][key] + offset
     with socket.create_server(("127.0.0.1", port)):
         done = up(tmp_path, yaml.safe_dump(document))

@@ -35,7 +35,6 @@ def home() -> Iterator[Path]:
 def with_cloud(provider: Provider, **more: object) -> dict[str, object]:
     """Settings with a provider's model as the only target."""
     return free_configuration(
-        Path(),
         workers=2,
         providers={"fake": {"base_url": provider.base_url, "api_key_env": "FAKE_API_KEY"}},
         targets={"cloud": {"kind": "cloud", "provider": "fake", "model": "gpt-4o-mini"}},
@@ -113,7 +112,7 @@ def test_detached(home: Path, provider: Provider) -> None:
 @pytest.mark.timeout(180)
 def test_sandbox_cloud(home: Path) -> None:
     """Without an account: a second local model stands in for the provider, and is marked wherever it shows."""
-    weir = RunningWeir(home, free_configuration(home), arguments=("--sandbox-cloud",))
+    weir = RunningWeir(home, free_configuration(), arguments=("--sandbox-cloud",))
     weir.start()
     try:
         tell(weir.output)

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from dialects.chat_request import ChatRequest
 from gen.weir.cloud.v1 import GenerateRequest, ListProvidersRequest, Provider
@@ -58,7 +57,7 @@ class CloudTarget:
             request_id=request_id,
             connect_timeout=self._spec.limits.connect,
         )
-        answers: Any = self._client.generate(call, timeout=self._spec.limits.total)
+        answers = self._client.generate(call, timeout=self._spec.limits.total)
         try:
             async with aclosing(answers):
                 async for piece in answers:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
 
 import betterproto2
 
@@ -86,8 +85,8 @@ class KeySet:
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
             retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
 
-    async def _events(self) -> Any:
-        answers: Any = self._client.watch_keys(WatchKeysRequest(after_version=self._version))
+    async def _events(self) -> AsyncGenerator[WatchKeysResponse, None]:
+        answers = self._client.watch_keys(WatchKeysRequest(after_version=self._version))
         async with aclosing(answers):
             while True:
                 async with asyncio.timeout(self._silence_s):
