@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -37,16 +36,11 @@ def ids(path: Path) -> set[bytes]:
 
 def start_writer(folder: Path, seed: int, *, file_limit: int | None = None) -> subprocess.Popen[bytes]:
     """A writer that has begun to write."""
-
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
     names = [str(folder / name) for name in ("spool", "begun", "ended")]
+    limit = [] if file_limit is None else [str(file_limit)]
     writer = subprocess.Popen(  # noqa: S603 - the command is our own
-        [sys.executable, "-m", "tests.fakes.spool_writer", *names, str(seed)],
+        [sys.executable, "-m", "tests.fakes.spool_writer", *names, str(seed), *limit],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=limit,  # noqa: PLW1509 - it makes one system call, and no lock is held
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert writer.stdout is not None
