@@ -92,6 +92,17 @@ class CreateKeyRequest(betterproto2.Message):
     When it ends; absent means never.
     """
 
+    models: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The models that it may ask for, as shell patterns (`gpt-*`), each at most 128 characters, at most 100; empty means
+    all.
+    """
+
+    targets: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The targets that may answer it, in the same way.
+    """
+
 
 default_message_pool.register_message("weir.auth.v1", "CreateKeyRequest", CreateKeyRequest)
 
@@ -186,6 +197,16 @@ class Key(betterproto2.Message):
     When it was revoked; absent means it was not.
     """
 
+    models: "list[str]" = betterproto2.field(8, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The models that it may ask for, as shell patterns; empty means all.
+    """
+
+    targets: "list[str]" = betterproto2.field(9, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The targets that may answer it, as shell patterns; empty means all.
+    """
+
 
 default_message_pool.register_message("weir.auth.v1", "Key", Key)
 
@@ -193,7 +214,8 @@ default_message_pool.register_message("weir.auth.v1", "Key", Key)
 @dataclass(eq=False, repr=False)
 class KeySnapshot(betterproto2.Message):
     """
-    Every key, in no order.
+    Every key, in no order. Where that is too long for one message: those that changed longest ago, and the others
+    follow as changes.
     """
 
     keys: "list[Key]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)

@@ -4,6 +4,9 @@
 # This file has been @generated
 
 __all__ = (
+    "EmbedRequest",
+    "EmbedResponse",
+    "Endpoint",
     "GenerateRequest",
     "GenerateResponse",
     "ListProvidersRequest",
@@ -22,10 +25,54 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
-@dataclass(eq=False, repr=False)
-class GenerateRequest(betterproto2.Message):
+class Endpoint(betterproto2.Enum):
     """
-    One chat completion for one provider.
+    Which of OpenAI's endpoints a body is for.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Not set: chat completions.
+    """
+
+    CHAT_COMPLETIONS = 1
+    """
+    POST /chat/completions.
+    """
+
+    COMPLETIONS = 2
+    """
+    POST /completions.
+    """
+
+    RESPONSES = 3
+    """
+    POST /responses.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "ENDPOINT_UNSPECIFIED",
+            1: "ENDPOINT_CHAT_COMPLETIONS",
+            2: "ENDPOINT_COMPLETIONS",
+            3: "ENDPOINT_RESPONSES",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "ENDPOINT_UNSPECIFIED": 0,
+            "ENDPOINT_CHAT_COMPLETIONS": 1,
+            "ENDPOINT_COMPLETIONS": 2,
+            "ENDPOINT_RESPONSES": 3,
+        }
+
+
+@dataclass(eq=False, repr=False)
+class EmbedRequest(betterproto2.Message):
+    """
+    Embeddings wanted of one provider.
     """
 
     provider: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -35,7 +82,67 @@ class GenerateRequest(betterproto2.Message):
 
     body: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
     """
-    OpenAI's chat completion request, a JSON object, complete: `model` is the provider's name for it, and `stream` and
+    OpenAI's embeddings request, a JSON object, complete: `model` is the provider's name for it.
+    """
+
+    request_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The request's label, sent on as x-request-id.
+    """
+
+    connect_timeout: "datetime.timedelta | None" = betterproto2.field(
+        4,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: ___google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    Longest time to connect. Absent means the provider's configured limit.
+    """
+
+
+default_message_pool.register_message("weir.cloud.v1", "EmbedRequest", EmbedRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EmbedResponse(betterproto2.Message):
+    """
+    The provider's embeddings.
+    """
+
+    body: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The answer as the provider sent it: a JSON object in compact form, its own `provider` key removed.
+    """
+
+    usage: "__type__v1__.Usage | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Set if the body held it.
+    """
+
+    model: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The model that the provider says it used.
+    """
+
+
+default_message_pool.register_message("weir.cloud.v1", "EmbedResponse", EmbedResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GenerateRequest(betterproto2.Message):
+    """
+    One answer wanted of one provider.
+    """
+
+    provider: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The provider's name in the configuration.
+    """
+
+    body: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    OpenAI's request, a JSON object, complete: `model` is the provider's name for it, and `stream` and
     `stream_options` are as they shall be sent.
     """
 
@@ -63,6 +170,11 @@ class GenerateRequest(betterproto2.Message):
     )
     """
     Longest time to connect. Absent means the provider's configured limit.
+    """
+
+    endpoint: "Endpoint" = betterproto2.field(7, betterproto2.TYPE_ENUM, default_factory=lambda: Endpoint(0))
+    """
+    What body is.
     """
 
 
@@ -116,6 +228,19 @@ class GenerateResponse(betterproto2.Message):
     malformed_events: "int" = betterproto2.field(8, betterproto2.TYPE_UINT32)
     """
     Events of this batch that were no JSON object and were skipped.
+    """
+
+    content: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    True if bodies hold any part of an answer, of any choice: text, thought, a refusal, a tool call, a finish reason.
+    False where they only name the role or carry usage.
+    """
+
+    tool_calls: "list[__type__v1__.ToolCallDelta]" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    What bodies add to the first choice's tool calls.
     """
 
 

@@ -9,7 +9,14 @@ from datetime import timedelta
 from typing import ClassVar, Final
 
 from ....rpc import Metadata, Method, RpcContext, Transport
-from . import GenerateRequest, GenerateResponse, ListProvidersRequest, ListProvidersResponse
+from . import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ListProvidersRequest,
+    ListProvidersResponse,
+)
 
 GENERATE: Final = Method(
     path="/weir.cloud.v1.CloudAdapter/Generate",
@@ -18,6 +25,14 @@ GENERATE: Final = Method(
     response=GenerateResponse,
     client_streaming=False,
     server_streaming=True,
+)
+EMBED: Final = Method(
+    path="/weir.cloud.v1.CloudAdapter/Embed",
+    name="embed",
+    request=EmbedRequest,
+    response=EmbedResponse,
+    client_streaming=False,
+    server_streaming=False,
 )
 LIST_PROVIDERS: Final = Method(
     path="/weir.cloud.v1.CloudAdapter/ListProviders",
@@ -40,10 +55,16 @@ class CloudAdapterClient:
     def generate(
         self, request: GenerateRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
     ) -> AsyncGenerator[GenerateResponse, None]:
-        """Sends one chat completion. Yields events in the batches in which they arrived; a stream without
+        """Asks for one answer of text. Yields events in the batches in which they arrived; a stream without
         `finished` broke, which the status tells.
         """
         return self._transport.unary_stream(GENERATE, request, timeout=timeout, metadata=metadata)
+
+    async def embed(
+        self, request: EmbedRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> EmbedResponse:
+        """Asks for embeddings."""
+        return await self._transport.unary_unary(EMBED, request, timeout=timeout, metadata=metadata)
 
     async def list_providers(
         self, request: ListProvidersRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
@@ -60,14 +81,19 @@ class CloudAdapterServicer(ABC):
     SERVICE: ClassVar[str] = "weir.cloud.v1.CloudAdapter"
     METHODS: ClassVar[tuple[Method, ...]] = (
         GENERATE,
+        EMBED,
         LIST_PROVIDERS,
     )
 
     @abstractmethod
     def generate(self, request: GenerateRequest, context: RpcContext) -> AsyncIterator[GenerateResponse]:
-        """Sends one chat completion. Yields events in the batches in which they arrived; a stream without
+        """Asks for one answer of text. Yields events in the batches in which they arrived; a stream without
         `finished` broke, which the status tells.
         """
+
+    @abstractmethod
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        """Asks for embeddings."""
 
     @abstractmethod
     async def list_providers(

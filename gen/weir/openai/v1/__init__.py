@@ -3,7 +3,10 @@
 # plugin: python-betterproto2
 # This file has been @generated
 
-__all__ = ("ListModelsRequest",)
+__all__ = (
+    "GetModelRequest",
+    "ListModelsRequest",
+)
 
 from dataclasses import dataclass
 
@@ -13,6 +16,21 @@ from ....message_pool import default_message_pool
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class GetModelRequest(betterproto2.Message):
+    """
+    Asks for one model.
+    """
+
+    model: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+
+default_message_pool.register_message("weir.openai.v1", "GetModelRequest", GetModelRequest)
 
 
 @dataclass(eq=False, repr=False)

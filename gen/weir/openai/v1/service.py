@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from ....google.api import HttpBody
 from ....rpc import Metadata, Method, RpcContext, Transport
-from . import ListModelsRequest
+from . import GetModelRequest, ListModelsRequest
 
 CHAT_COMPLETIONS: Final = Method(
     path="/weir.openai.v1.OpenAI/ChatCompletions",
@@ -20,10 +20,42 @@ CHAT_COMPLETIONS: Final = Method(
     client_streaming=False,
     server_streaming=True,
 )
+COMPLETIONS: Final = Method(
+    path="/weir.openai.v1.OpenAI/Completions",
+    name="completions",
+    request=HttpBody,
+    response=HttpBody,
+    client_streaming=False,
+    server_streaming=True,
+)
+RESPONSES: Final = Method(
+    path="/weir.openai.v1.OpenAI/Responses",
+    name="responses",
+    request=HttpBody,
+    response=HttpBody,
+    client_streaming=False,
+    server_streaming=True,
+)
+EMBEDDINGS: Final = Method(
+    path="/weir.openai.v1.OpenAI/Embeddings",
+    name="embeddings",
+    request=HttpBody,
+    response=HttpBody,
+    client_streaming=False,
+    server_streaming=False,
+)
 LIST_MODELS: Final = Method(
     path="/weir.openai.v1.OpenAI/ListModels",
     name="list_models",
     request=ListModelsRequest,
+    response=HttpBody,
+    client_streaming=False,
+    server_streaming=False,
+)
+GET_MODEL: Final = Method(
+    path="/weir.openai.v1.OpenAI/GetModel",
+    name="get_model",
+    request=GetModelRequest,
     response=HttpBody,
     client_streaming=False,
     server_streaming=False,
@@ -46,11 +78,35 @@ class OpenAIClient:
         """
         return self._transport.unary_stream(CHAT_COMPLETIONS, request, timeout=timeout, metadata=metadata)
 
+    def completions(
+        self, request: HttpBody, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> AsyncGenerator[HttpBody, None]:
+        """Continues a prompt: OpenAI's older completion request. Answers as ChatCompletions does."""
+        return self._transport.unary_stream(COMPLETIONS, request, timeout=timeout, metadata=metadata)
+
+    def responses(
+        self, request: HttpBody, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> AsyncGenerator[HttpBody, None]:
+        """Answers in OpenAI's newer format of typed items; events of a stream are named."""
+        return self._transport.unary_stream(RESPONSES, request, timeout=timeout, metadata=metadata)
+
+    async def embeddings(
+        self, request: HttpBody, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> HttpBody:
+        """Turns texts into vectors."""
+        return await self._transport.unary_unary(EMBEDDINGS, request, timeout=timeout, metadata=metadata)
+
     async def list_models(
         self, request: ListModelsRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
     ) -> HttpBody:
         """Lists the models that can be used now, in OpenAI's shape."""
         return await self._transport.unary_unary(LIST_MODELS, request, timeout=timeout, metadata=metadata)
+
+    async def get_model(
+        self, request: GetModelRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> HttpBody:
+        """Shows one of them; its name may hold slashes."""
+        return await self._transport.unary_unary(GET_MODEL, request, timeout=timeout, metadata=metadata)
 
 
 class OpenAIServicer(ABC):
@@ -61,7 +117,11 @@ class OpenAIServicer(ABC):
     SERVICE: ClassVar[str] = "weir.openai.v1.OpenAI"
     METHODS: ClassVar[tuple[Method, ...]] = (
         CHAT_COMPLETIONS,
+        COMPLETIONS,
+        RESPONSES,
+        EMBEDDINGS,
         LIST_MODELS,
+        GET_MODEL,
     )
 
     @abstractmethod
@@ -71,5 +131,21 @@ class OpenAIServicer(ABC):
         """
 
     @abstractmethod
+    def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        """Continues a prompt: OpenAI's older completion request. Answers as ChatCompletions does."""
+
+    @abstractmethod
+    def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        """Answers in OpenAI's newer format of typed items; events of a stream are named."""
+
+    @abstractmethod
+    async def embeddings(self, request: HttpBody, context: RpcContext) -> HttpBody:
+        """Turns texts into vectors."""
+
+    @abstractmethod
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> HttpBody:
         """Lists the models that can be used now, in OpenAI's shape."""
+
+    @abstractmethod
+    async def get_model(self, request: GetModelRequest, context: RpcContext) -> HttpBody:
+        """Shows one of them; its name may hold slashes."""

@@ -5,13 +5,20 @@
 
 __all__ = (
     "Delta",
+    "EmbedRequest",
+    "EmbedResponse",
+    "Embedding",
     "Finished",
     "GenerateRequest",
     "GenerateResponse",
     "ListModelsRequest",
     "ListModelsResponse",
     "Model",
+    "OnCut",
+    "PlanStep",
+    "RouteOptions",
     "Started",
+    "Task",
 )
 
 from dataclasses import dataclass
@@ -24,19 +31,192 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
+class OnCut(betterproto2.Enum):
+    """
+    What happens when an answer breaks off after its first token.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Not set.
+    """
+
+    ERROR = 1
+    """
+    The caller gets an error.
+    """
+
+    CONTINUE = 2
+    """
+    The next target goes on where it broke off, if it can.
+    """
+
+    HOLD = 3
+    """
+    The answer is held back until it is whole, so that another target can begin anew.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "ON_CUT_UNSPECIFIED",
+            1: "ON_CUT_ERROR",
+            2: "ON_CUT_CONTINUE",
+            3: "ON_CUT_HOLD",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "ON_CUT_UNSPECIFIED": 0,
+            "ON_CUT_ERROR": 1,
+            "ON_CUT_CONTINUE": 2,
+            "ON_CUT_HOLD": 3,
+        }
+
+
+class Task(betterproto2.Enum):
+    """
+    What a model does.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Not set.
+    """
+
+    CHAT = 1
+    """
+    Answers conversations.
+    """
+
+    EMBED = 2
+    """
+    Turns texts into vectors.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "TASK_UNSPECIFIED",
+            1: "TASK_CHAT",
+            2: "TASK_EMBED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "TASK_UNSPECIFIED": 0,
+            "TASK_CHAT": 1,
+            "TASK_EMBED": 2,
+        }
+
+
 @dataclass(eq=False, repr=False)
 class Delta(betterproto2.Message):
     """
-    A piece of the answer: what had arrived since the last one.
+    A piece of the answer: what had arrived since the last one. Text or tool_calls are not empty.
     """
 
     text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The text, UTF-8, never empty.
+    The text, UTF-8.
+    """
+
+    tool_calls: "list[__type__v1__.ToolCallDelta]" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    More of the tool calls.
     """
 
 
 default_message_pool.register_message("weir.router.v1", "Delta", Delta)
+
+
+@dataclass(eq=False, repr=False)
+class Embedding(betterproto2.Message):
+    """
+    One vector.
+    """
+
+    values: "list[float]" = betterproto2.field(1, betterproto2.TYPE_FLOAT, repeated=True)
+    """
+    Its coordinates.
+    """
+
+
+default_message_pool.register_message("weir.router.v1", "Embedding", Embedding)
+
+
+@dataclass(eq=False, repr=False)
+class EmbedRequest(betterproto2.Message):
+    """
+    What to turn into vectors.
+    """
+
+    model: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The model's name or alias in the configuration; required.
+    """
+
+    inputs: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The texts, UTF-8, none empty; 1 to 2,048.
+    """
+
+    dimensions: "int | None" = betterproto2.field(3, betterproto2.TYPE_UINT32, optional=True)
+    """
+    The vectors' length, where the model can shorten them; absent means its own.
+    """
+
+    route: "RouteOptions | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    How the request is routed; on_cut has no meaning here.
+    """
+
+
+default_message_pool.register_message("weir.router.v1", "EmbedRequest", EmbedRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EmbedResponse(betterproto2.Message):
+    """
+    The vectors.
+    """
+
+    embeddings: "list[Embedding]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One for each input, in order.
+    """
+
+    usage: "__type__v1__.Usage | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    What it used.
+    """
+
+    target: "__type__v1__.Target | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The target that answered.
+    """
+
+    route_reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Why this target was chosen.
+    """
+
+    attempts: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    How many attempts the request took.
+    """
+
+    cost_nano_usd: "int | None" = betterproto2.field(6, betterproto2.TYPE_INT64, optional=True)
+    """
+    What all of them cost, 10^-9 US dollars; absent where a target that was used has no price.
+    """
+
+
+default_message_pool.register_message("weir.router.v1", "EmbedResponse", EmbedResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -55,6 +235,16 @@ class Finished(betterproto2.Message):
     usage: "__type__v1__.Usage | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     What it used, as far as the target that answered counts.
+    """
+
+    attempts: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    How many attempts the request took.
+    """
+
+    cost_nano_usd: "int | None" = betterproto2.field(4, betterproto2.TYPE_INT64, optional=True)
+    """
+    What all of them cost, 10^-9 US dollars; absent where a target that was used has no price.
     """
 
 
@@ -82,6 +272,35 @@ class GenerateRequest(betterproto2.Message):
     sampling: "__type__v1__.Sampling | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
     How tokens are drawn.
+    """
+
+    tools: "list[__type__v1__.Tool]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Functions that the model may call; at most 128.
+    """
+
+    tool_choice: "__type__v1__.ToolChoice | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Which of them it may or must call.
+    """
+
+    parallel_tool_calls: "bool | None" = betterproto2.field(6, betterproto2.TYPE_BOOL, optional=True)
+    """
+    False asks for at most one call at a time; absent takes the target's default.
+    """
+
+    response_format: "__type__v1__.ResponseFormat | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The form that the answer's text must have; absent means any.
+    """
+
+    route: "RouteOptions | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    How the request is routed.
     """
 
 
@@ -161,8 +380,69 @@ class Model(betterproto2.Message):
     The targets of its plan that are up, in order of preference.
     """
 
+    task: "Task" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: Task(0))
+    """
+    What it does.
+    """
+
+    context_window: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    Tokens of prompt and answer together that every target of its plan takes; 0 where that is not configured.
+    """
+
+    capabilities: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    What at least one of its targets can do beyond text. Example: "tools", "vision", "json_schema".
+    """
+
 
 default_message_pool.register_message("weir.router.v1", "Model", Model)
+
+
+@dataclass(eq=False, repr=False)
+class PlanStep(betterproto2.Message):
+    """
+    A target of a plan.
+    """
+
+    target: "__type__v1__.Target | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The target.
+    """
+
+    reason: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Why it stands at its place.
+    """
+
+
+default_message_pool.register_message("weir.router.v1", "PlanStep", PlanStep)
+
+
+@dataclass(eq=False, repr=False)
+class RouteOptions(betterproto2.Message):
+    """
+    A caller's wishes for the routing of one request, within what its key may use. The headers x-weir-targets and
+    x-weir-on-cut say the same.
+    """
+
+    targets: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Only these targets of the plan, in this order; empty means all of them in the plan's own.
+    """
+
+    fallbacks: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Models whose targets are asked when those of the request's own model fail, in order.
+    """
+
+    on_cut: "OnCut" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: OnCut(0))
+    """
+    What happens when an answer breaks off; unset takes the target's setting.
+    """
+
+
+default_message_pool.register_message("weir.router.v1", "RouteOptions", RouteOptions)
 
 
 @dataclass(eq=False, repr=False)
@@ -184,6 +464,16 @@ class Started(betterproto2.Message):
     route_reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
     Why this target was chosen, in words that may be shown. Example: "alias gpt-4; local failed: UPSTREAM_TIMEOUT".
+    """
+
+    plan: "list[PlanStep]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What would have been asked, in order; the target that answers is among it.
+    """
+
+    attempts: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    How many attempts were begun so far, this one among them.
     """
 
 

@@ -9,7 +9,14 @@ from datetime import timedelta
 from typing import ClassVar, Final
 
 from ....rpc import Metadata, Method, RpcContext, Transport
-from . import GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse
+from . import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
 
 GENERATE: Final = Method(
     path="/weir.router.v1.Router/Generate",
@@ -18,6 +25,14 @@ GENERATE: Final = Method(
     response=GenerateResponse,
     client_streaming=False,
     server_streaming=True,
+)
+EMBED: Final = Method(
+    path="/weir.router.v1.Router/Embed",
+    name="embed",
+    request=EmbedRequest,
+    response=EmbedResponse,
+    client_streaming=False,
+    server_streaming=False,
 )
 LIST_MODELS: Final = Method(
     path="/weir.router.v1.Router/ListModels",
@@ -45,6 +60,12 @@ class RouterClient:
         """
         return self._transport.unary_stream(GENERATE, request, timeout=timeout, metadata=metadata)
 
+    async def embed(
+        self, request: EmbedRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> EmbedResponse:
+        """Turns texts into vectors."""
+        return await self._transport.unary_unary(EMBED, request, timeout=timeout, metadata=metadata)
+
     async def list_models(
         self, request: ListModelsRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
     ) -> ListModelsResponse:
@@ -60,6 +81,7 @@ class RouterServicer(ABC):
     SERVICE: ClassVar[str] = "weir.router.v1.Router"
     METHODS: ClassVar[tuple[Method, ...]] = (
         GENERATE,
+        EMBED,
         LIST_MODELS,
     )
 
@@ -68,6 +90,10 @@ class RouterServicer(ABC):
         """Answers a conversation. Yields `started`, then `delta`s, then one `finished`; a stream without
         `finished` ended in an error, which the status tells.
         """
+
+    @abstractmethod
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        """Turns texts into vectors."""
 
     @abstractmethod
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> ListModelsResponse:

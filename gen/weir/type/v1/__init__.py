@@ -4,13 +4,25 @@
 # This file has been @generated
 
 __all__ = (
+    "Audio",
     "ChatMessage",
+    "ContentPart",
+    "File",
     "FinishReason",
+    "Image",
+    "JsonObjectFormat",
+    "JsonSchemaFormat",
     "Locality",
     "Principal",
+    "ResponseFormat",
     "Role",
     "Sampling",
     "Target",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolMode",
     "Usage",
 )
 
@@ -137,6 +149,11 @@ class Role(betterproto2.Enum):
     An earlier answer of a model.
     """
 
+    TOOL = 4
+    """
+    The result of a tool that the model called.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -144,6 +161,7 @@ class Role(betterproto2.Enum):
             1: "ROLE_SYSTEM",
             2: "ROLE_USER",
             3: "ROLE_ASSISTANT",
+            4: "ROLE_TOOL",
         }
 
     @classmethod
@@ -153,7 +171,72 @@ class Role(betterproto2.Enum):
             "ROLE_SYSTEM": 1,
             "ROLE_USER": 2,
             "ROLE_ASSISTANT": 3,
+            "ROLE_TOOL": 4,
         }
+
+
+class ToolMode(betterproto2.Enum):
+    """
+    A general rule for calling tools.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Not set: auto.
+    """
+
+    AUTO = 1
+    """
+    The model decides.
+    """
+
+    NONE = 2
+    """
+    No tool is called.
+    """
+
+    REQUIRED = 3
+    """
+    At least one is called.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "TOOL_MODE_UNSPECIFIED",
+            1: "TOOL_MODE_AUTO",
+            2: "TOOL_MODE_NONE",
+            3: "TOOL_MODE_REQUIRED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "TOOL_MODE_UNSPECIFIED": 0,
+            "TOOL_MODE_AUTO": 1,
+            "TOOL_MODE_NONE": 2,
+            "TOOL_MODE_REQUIRED": 3,
+        }
+
+
+@dataclass(eq=False, repr=False)
+class Audio(betterproto2.Message):
+    """
+    A recording for a model that hears.
+    """
+
+    data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The recording's bytes.
+    """
+
+    format: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    `wav` or `mp3`.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "Audio", Audio)
 
 
 @dataclass(eq=False, repr=False)
@@ -169,11 +252,146 @@ class ChatMessage(betterproto2.Message):
 
     content: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    The text, UTF-8. May be empty for an assistant's message only.
+    The text, UTF-8. May be empty for an assistant's or a tool's message, and where `parts` holds the content.
+    """
+
+    parts: "list[ContentPart]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Content that is not only text, in order; then `content` is empty.
+    """
+
+    tool_calls: "list[ToolCall]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The tools that an assistant's message called.
+    """
+
+    tool_call_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    The call that a tool's message answers; required there, and empty elsewhere.
     """
 
 
 default_message_pool.register_message("weir.type.v1", "ChatMessage", ChatMessage)
+
+
+@dataclass(eq=False, repr=False)
+class ContentPart(betterproto2.Message):
+    """
+    One part of a message's content.
+
+    Oneofs:
+        - part: What it is.
+    """
+
+    text: "str | None" = betterproto2.field(1, betterproto2.TYPE_STRING, optional=True, group="part")
+    """
+    Text, UTF-8, not empty.
+    """
+
+    image: "Image | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="part")
+    """
+    A picture.
+    """
+
+    audio: "Audio | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="part")
+    """
+    A recording.
+    """
+
+    file: "File | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="part")
+    """
+    A file.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "ContentPart", ContentPart)
+
+
+@dataclass(eq=False, repr=False)
+class File(betterproto2.Message):
+    """
+    A file for a model that reads files.
+    """
+
+    file_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The provider's id of an uploaded file; then the other fields are empty.
+    """
+
+    filename: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The file's name.
+    """
+
+    file_data: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The file as a data URL.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "File", File)
+
+
+@dataclass(eq=False, repr=False)
+class Image(betterproto2.Message):
+    """
+    A picture for a model that sees.
+    """
+
+    url: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    An https or data URL.
+    """
+
+    detail: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    How closely to look: `auto`, `low` or `high`; empty means auto.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "Image", Image)
+
+
+@dataclass(eq=False, repr=False)
+class JsonObjectFormat(betterproto2.Message):
+    """
+    Any JSON object.
+    """
+
+    pass
+
+
+default_message_pool.register_message("weir.type.v1", "JsonObjectFormat", JsonObjectFormat)
+
+
+@dataclass(eq=False, repr=False)
+class JsonSchemaFormat(betterproto2.Message):
+    """
+    JSON that follows a schema.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The schema's name: letters, digits, `_` and `-`, at most 64.
+    """
+
+    schema: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The JSON Schema as text.
+    """
+
+    description: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What the answer is for, for the model.
+    """
+
+    strict: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    True if the answer must follow the schema exactly.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "JsonSchemaFormat", JsonSchemaFormat)
 
 
 @dataclass(eq=False, repr=False)
@@ -199,6 +417,33 @@ class Principal(betterproto2.Message):
 
 
 default_message_pool.register_message("weir.type.v1", "Principal", Principal)
+
+
+@dataclass(eq=False, repr=False)
+class ResponseFormat(betterproto2.Message):
+    """
+    The form that the answer's text must have.
+
+    Oneofs:
+        - format: The form.
+    """
+
+    json_object: "JsonObjectFormat | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True, group="format"
+    )
+    """
+    Any JSON object.
+    """
+
+    json_schema: "JsonSchemaFormat | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="format"
+    )
+    """
+    JSON that follows a schema.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "ResponseFormat", ResponseFormat)
 
 
 @dataclass(eq=False, repr=False)
@@ -230,6 +475,16 @@ class Sampling(betterproto2.Message):
     seed: "int | None" = betterproto2.field(5, betterproto2.TYPE_INT64, optional=True)
     """
     The same seed asks for the same answer, as far as the target can.
+    """
+
+    presence_penalty: "float | None" = betterproto2.field(6, betterproto2.TYPE_DOUBLE, optional=True)
+    """
+    -2 to 2; above 0 discourages what was said at all.
+    """
+
+    frequency_penalty: "float | None" = betterproto2.field(7, betterproto2.TYPE_DOUBLE, optional=True)
+    """
+    -2 to 2; above 0 discourages what was said often.
     """
 
 
@@ -272,6 +527,114 @@ default_message_pool.register_message("weir.type.v1", "Target", Target)
 
 
 @dataclass(eq=False, repr=False)
+class Tool(betterproto2.Message):
+    """
+    A function that the model may call.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name: letters, digits, `_` and `-`, at most 64.
+    """
+
+    description: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    What it does, for the model.
+    """
+
+    parameters_json_schema: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Its parameters as a JSON Schema; empty means that it takes none.
+    """
+
+    strict: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    True if the arguments must follow the schema exactly.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "Tool", Tool)
+
+
+@dataclass(eq=False, repr=False)
+class ToolCall(betterproto2.Message):
+    """
+    A call of a tool, whole.
+    """
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name in the conversation; the tool's message refers to it.
+    """
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The function.
+    """
+
+    arguments: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The arguments: a JSON object as text, as the model wrote it.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "ToolCall", ToolCall)
+
+
+@dataclass(eq=False, repr=False)
+class ToolCallDelta(betterproto2.Message):
+    """
+    A piece of a call of a tool. The first one of an index carries id and name.
+    """
+
+    index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    Which call of the answer it belongs to, from 0.
+    """
+
+    id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Its id; empty in later pieces.
+    """
+
+    name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The function; empty in later pieces.
+    """
+
+    arguments: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    More of the arguments' text.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "ToolCallDelta", ToolCallDelta)
+
+
+@dataclass(eq=False, repr=False)
+class ToolChoice(betterproto2.Message):
+    """
+    Which tools the model may or must call.
+
+    Oneofs:
+        - choice: The choice; unset means auto where there are tools.
+    """
+
+    mode: "ToolMode | None" = betterproto2.field(1, betterproto2.TYPE_ENUM, optional=True, group="choice")
+    """
+    A general rule.
+    """
+
+    function: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True, group="choice")
+    """
+    The name of the one function to call.
+    """
+
+
+default_message_pool.register_message("weir.type.v1", "ToolChoice", ToolChoice)
+
+
+@dataclass(eq=False, repr=False)
 class Usage(betterproto2.Message):
     """
     Tokens that one attempt used.
@@ -295,6 +658,11 @@ class Usage(betterproto2.Message):
     estimated: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
     True where the counts are an estimate because the target reported none.
+    """
+
+    reasoning_output_tokens: "int | None" = betterproto2.field(5, betterproto2.TYPE_UINT64, optional=True)
+    """
+    Those of output_tokens that the model thought with; absent where the provider does not say.
     """
 
 
