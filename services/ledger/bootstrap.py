@@ -15,9 +15,9 @@ from psycopg_pool import AsyncConnectionPool
 from meshkit.postgres import migrate, open_pool
 from meshkit.settings import SettingsError
 from meshkit.telemetry import Logger
+from pricing.prices_file import load_prices
 from services.ledger.adapters.metered_store import MeteredEntryStore
 from services.ledger.adapters.postgres import SCHEMA, PostgresEntryStore
-from services.ledger.adapters.prices_file import load_prices
 from services.ledger.domain.entry import Span
 from services.ledger.prepare_days import PrepareDays
 from services.ledger.record import Record

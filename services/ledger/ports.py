@@ -7,8 +7,9 @@ from datetime import date, datetime
 from typing import Protocol
 
 from gen.weir.ledger.v1 import UsageRow
+from gen.weir.type.v1 import Target, Usage
+from pricing.price_list import Charge
 from services.ledger.domain.entry import ChargedEntry
-from services.ledger.domain.price_list import Price, Side
 
 Clock = Callable[[], datetime]
 """The present, with its time zone."""
@@ -50,7 +51,7 @@ class DayStore(Protocol):
 
 
 class PriceBook(Protocol):
-    """Knows what targets cost."""
+    """Knows what attempts cost (pricing.price_list.PriceList)."""
 
-    def price(self, side: Side, provider: str, model: str, day: date) -> Price | None:
-        """The price that holds on that day (UTC); None if there is none."""
+    def charge(self, target: Target, usage: Usage, begun_at: datetime) -> Charge | None:
+        """What an attempt costs by the price of the day it began; None if its target has no price."""

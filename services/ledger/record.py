@@ -6,19 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 
 from gen.weir.ledger.v1 import RecordRequest
-from gen.weir.type.v1 import Locality, Target
 from meshkit.errors import InvalidRequest
-from services.ledger.domain.cost import cost_nano_usd
-from services.ledger.domain.entry import (
-    MAX_ENTRIES,
-    Charge,
-    ChargedEntry,
-    Fault,
-    SoundEntry,
-    Span,
-    sound,
-)
-from services.ledger.domain.price_list import Side
+from services.ledger.domain.entry import MAX_ENTRIES, ChargedEntry, Fault, Span, sound
 from services.ledger.ports import Clock, EntryRefusedError, EntryStore, PriceBook
 
 _SHOWN_ID_BYTES = 32
@@ -62,20 +51,7 @@ class Record:
         fit = sound(batch.entries[index], now, self._span)
         if isinstance(fit, Fault):
             raise _unfit(batch, index, fit)
-        return ChargedEntry(fit, self._charge(fit))
-
-    def _charge(self, fit: SoundEntry) -> Charge | None:
-        target, usage = fit.target, fit.usage
-        price = self._prices.price(_side(target), target.provider, target.model, fit.day)
-        if price is None:
-            return None
-        cost = cost_nano_usd(
-            price.rates,
-            input_tokens=usage.input_tokens,
-            cached_input_tokens=usage.cached_input_tokens or 0,
-            output_tokens=usage.output_tokens,
-        )
-        return Charge(cost, price.version)
+        return ChargedEntry(fit, self._prices.charge(fit.target, fit.usage, fit.begun_at))
 
 
 def _check_shape(batch: RecordRequest, expected: int) -> None:
@@ -85,13 +61,6 @@ def _check_shape(batch: RecordRequest, expected: int) -> None:
         raise InvalidRequest(
             f"{len(batch.entries)} entries, over the limit of {MAX_ENTRIES}", param="entries"
         )
-
-
-def _side(target: Target) -> Side:
-    """An unspecified locality counts as cloud: what may have cost money is never taken for free."""
-    if target.sandbox:
-        return Side.SANDBOX
-    return Side.LOCAL if target.locality == Locality.LOCAL else Side.CLOUD
 
 
 def _unfit(batch: RecordRequest, index: int, fault: Fault) -> InvalidRequest:

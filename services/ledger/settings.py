@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from meshkit.settings import MeshSettings, Strict
-
-_ROOT = Path(__file__).resolve().parents[2]
+from meshkit.settings import MeshSettings
+from pricing.settings import PricesSettings
 
 Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
 
-class LedgerBlock(Strict):
+class LedgerBlock(PricesSettings):
     """The key `ledger` of weir.yaml."""
 
-    prices_file: Path = _ROOT / "prices.yaml"
-    """What models cost; by default the project's own. A relative path starts at the working directory."""
     pool_size: Annotated[int, Field(ge=1, le=100)] = 4
     """Connections to PostgreSQL at most: batches and reports at the same time."""
     checkout_timeout_s: Seconds = 5.0

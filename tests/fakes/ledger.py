@@ -11,7 +11,8 @@ from gen.weir.ledger.v1 import Entry, Outcome, UsageRow
 from gen.weir.type.v1 import Locality, Principal, Target, Usage
 from meshkit.errors import LedgerUnavailable
 from meshkit.ids import uuid7
-from services.ledger.domain.entry import Charge, ChargedEntry, SoundEntry
+from pricing.price_list import Charge
+from services.ledger.domain.entry import ChargedEntry, SoundEntry
 from services.ledger.ports import EntryRefusedError
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

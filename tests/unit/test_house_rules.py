@@ -9,13 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_FOLDERS = ("bench", "dialects", "edge", "meshkit", "services", "tests", "tools", "triton_models", "weirctl")
+_FOLDERS = (
+    "bench",
+    "dialects",
+    "edge",
+    "meshkit",
+    "pricing",
+    "services",
+    "tests",
+    "tools",
+    "triton_models",
+    "weirctl",
+)
 _MAX_FILE_LINES = 400
 _MAX_FUNCTION_LINES = 50
 _SUPPRESSION = re.compile(r"#\s*(noqa|type:\s*ignore|pragma:\s*no cover|pylint:|buf:lint:ignore)(?P<rest>.*)")
 _NAMED = re.compile(r"#\s*(noqa: [A-Z]+\d+(, ?[A-Z]+\d+)*|type: ignore\[[^\]]+\]|pragma: no cover)")
 _GRPC_ROOMS = frozenset({"servicer", "adapters", "bootstrap"})
 _ABOVE_USE_CASES = frozenset({"__main__", "bootstrap", "servicer", "adapters"})
+_PURE_PRICING = ("pricing.cost.", "pricing.price_list.")
 _DOMAIN_MAY_IMPORT = frozenset({*sys.stdlib_module_names, "gen"})
 
 
@@ -119,7 +131,7 @@ def test_grpc_keeps_to_its_rooms() -> None:
             if name.split(".")[0].startswith("grpc"):
                 yield f"line {line}: {name}"
 
-    assert _offences(("services", "dialects", "edge"), check) == {}
+    assert _offences(("services", "dialects", "edge", "pricing"), check) == {}
 
 
 def test_inner_rooms_know_no_outer_ones() -> None:
@@ -140,10 +152,10 @@ def test_inner_rooms_know_no_outer_ones() -> None:
 
 
 def test_domain_needs_nothing() -> None:
-    """A domain imports the standard library, contract messages, the errors' nouns, and itself."""
+    """A domain imports the standard library, contract messages, the errors' nouns, what prices are, and itself."""
 
     def check(path: Path) -> Iterator[str]:
-        own = (f"services.{path.relative_to(ROOT).parts[1]}.domain", "meshkit.errors.")
+        own = (f"services.{path.relative_to(ROOT).parts[1]}.domain", "meshkit.errors.", *_PURE_PRICING)
         for line, name in _imports(path) if _room(path) == "domain" else ():
             if name.split(".")[0] not in _DOMAIN_MAY_IMPORT and not name.startswith(own):
                 yield f"line {line}: {name}"

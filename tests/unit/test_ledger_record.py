@@ -9,9 +9,9 @@ import pytest
 from gen.weir.ledger.v1 import Entry, Outcome, RecordRequest
 from gen.weir.type.v1 import Locality, Principal, Target, Usage
 from meshkit.errors import InvalidRequest, LedgerUnavailable
-from services.ledger.domain.cost import MAX_TOKENS, Rates
-from services.ledger.domain.entry import Charge, Span
-from services.ledger.domain.price_list import Price, PriceList, Side
+from pricing.cost import MAX_TOKENS, Rates
+from pricing.price_list import Charge, Price, PriceList, Side
+from services.ledger.domain.entry import Span
 from services.ledger.record import Record
 from tests.fakes.ledger import NOON, FakeEntryStore, an_entry
 
@@ -71,6 +71,24 @@ async def test_an_attempt_that_did_not_end_well_costs_what_it_used(outcome: Outc
     """The provider bills for what it produced, however the attempt ended."""
     charge = await _charge(outcome=outcome, usage=Usage(output_tokens=10))
     assert charge == Charge(6_000, "mini")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input_tokens=7, output_tokens=3, estimated=True),
+        Usage(input_tokens=7, output_tokens=300, reasoning_output_tokens=290),
+        Usage(input_tokens=7, cached_input_tokens=9),
+    ],
+)
+async def test_an_attempt_is_charged_what_the_price_list_says(usage: Usage) -> None:
+    """The router shows the list's number, so the ledger may have none of its own."""
+    entry = an_entry(usage=usage)
+    assert entry.target is not None
+    assert entry.begun_at is not None
+    charge = PRICES.charge(entry.target, usage, entry.begun_at)
+    assert charge is not None
+    assert await _charge(usage=usage) == charge
 
 
 async def test_an_attempt_that_used_nothing_costs_nothing() -> None:

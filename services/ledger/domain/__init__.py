@@ -1,1 +1,1 @@
-"""What an attempt costs and which entries are sound. No I/O."""
+"""Which entries are sound. No I/O."""

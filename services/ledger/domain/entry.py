@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from gen.weir.ledger.v1 import Entry, Outcome
 from gen.weir.type.v1 import Principal, Target, Usage
-from services.ledger.domain.cost import MAX_TOKENS
+from pricing.cost import MAX_TOKENS
+from pricing.price_list import Charge
 
 MAX_ENTRIES = 1_000
 """Entries of a batch, by the contract."""
@@ -33,14 +34,6 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What an attempt costs, and by which price."""
-
-    nano_usd: int
-    price_version: str
-
-
-@dataclass(frozen=True, slots=True)
 class SoundEntry:
     """An entry that the ledger can keep, with the parts that the contract lets be absent."""
 
@@ -52,7 +45,7 @@ class SoundEntry:
 
     @property
     def day(self) -> date:
-        """The day it belongs to (UTC), as partitions and prices count days."""
+        """The day it belongs to (UTC), as partitions count days."""
         return self.begun_at.astimezone(UTC).date()
 
 

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from meshkit.settings import SettingsError, Strict
-from services.ledger.domain.cost import MAX_RATE, Rates
-from services.ledger.domain.price_list import Price, PriceList, Side
+from pricing.cost import MAX_RATE, Rates
+from pricing.price_list import Price, PriceList, Side
 
 Rate = Annotated[StrictInt, Field(ge=0, le=MAX_RATE)]
 Pattern = Annotated[str, Field(pattern=r"^[^*]*\*?$")]

@@ -1,0 +1,1 @@
+"""What models cost, shared by the router, which shows it, and the ledger, which charges it."""
