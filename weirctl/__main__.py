@@ -93,6 +93,14 @@ def _keys(commands: Commands[argparse.ArgumentParser]) -> None:
     create.add_argument("--team", required=True, help="the team within it")
     create.add_argument("--label", default="", help="what it is for")
     create.add_argument("--expires-days", type=float, metavar="DAYS", help="never, unless set")
+    for option, of in (
+        ("--model", "models that the key may ask for"),
+        ("--target", "targets that may answer it"),
+    ):
+        create.add_argument(
+            option, dest=f"{option[2:]}s", metavar="GLOB", action="append", default=[],
+            help=f"{of}, as a shell pattern in quotes; may be given again; all, unless set",
+        )  # fmt: skip
     create.set_defaults(command="keys:create")
 
 

@@ -9,33 +9,54 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gen.weir.auth.v1 import CreateKeyRequest, CreateKeyResponse
+from gen.weir.auth.v1 import CreateKeyRequest, CreateKeyResponse, Key
 from gen.weir.auth.v1.service import AuthClient
+from gen.weir.type.v1 import Principal
 from meshkit.errors import WeirError
 from weirctl.config import home_of
 from weirctl.mesh_clients import NotUp, transport_to
 
 _LIMIT = timedelta(seconds=10)
-_FAILED = 1
+_FAILED, _WRONG_USE = 1, 2
 
 
 def create(arguments: argparse.Namespace) -> int:
     """Prints the new key's token, alone on standard output."""
-    expires_at = None
-    if arguments.expires_days is not None:
-        expires_at = datetime.now(UTC) + timedelta(days=arguments.expires_days)
+    try:
+        expires_at = _in_days(arguments.expires_days)
+    except (OverflowError, ValueError):
+        sys.stderr.write(f"--expires-days {arguments.expires_days:g}: no date is so far away\n")
+        return _WRONG_USE
     request = CreateKeyRequest(
-        org=arguments.org, team=arguments.team, label=arguments.label, expires_at=expires_at
+        org=arguments.org,
+        team=arguments.team,
+        label=arguments.label,
+        expires_at=expires_at,
+        models=arguments.models,
+        targets=arguments.targets,
     )
     try:
         answer = asyncio.run(_create(home_of(os.environ), request))
     except (NotUp, WeirError) as error:
         sys.stderr.write(f"{error}\n")
         return _FAILED
-    end = "never" if expires_at is None else expires_at.isoformat(timespec="seconds")
-    sys.stderr.write(f"Key for {arguments.org}/{arguments.team}, expires: {end}. It is shown this once:\n")
+    sys.stderr.write(f"{_described(answer)} The token is shown this once:\n")
     print(answer.token)
     return 0
+
+
+def _in_days(days: float | None) -> datetime | None:
+    """None for never. Raises OverflowError or ValueError for what no calendar has."""
+    return None if days is None else datetime.now(UTC) + timedelta(days=days)
+
+
+def _described(answer: CreateKeyResponse) -> str:
+    """What was made, as Auth keeps it."""
+    key = Key() if answer.key is None else answer.key
+    principal = Principal() if key.principal is None else key.principal
+    end = "never" if key.expires_at is None else key.expires_at.isoformat(timespec="seconds")
+    models, targets = (" ".join(patterns) or "all" for patterns in (key.models, key.targets))
+    return f"Key for {principal.org}/{principal.team}, expires: {end}, models: {models}, targets: {targets}."
 
 
 async def _create(home: Path, request: CreateKeyRequest) -> CreateKeyResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from gen.weir.auth.v1 import CreateKeyRequest, CreateKeyResponse, Key
@@ -12,8 +14,11 @@ from services.auth.ports import Clock, KeyStore, RandomBytes
 
 MAX_NAME_CHARS = 100
 MAX_LABEL_CHARS = 200
+MAX_PATTERNS = 100
+MAX_PATTERN_CHARS = 128
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PATTERN = re.compile(rf"[!-~]{{1,{MAX_PATTERN_CHARS}}}")
 
 
 class CreateKey:
@@ -37,6 +42,8 @@ class CreateKey:
             label=_text("label", request.label, MAX_LABEL_CHARS),
             created_at=now,
             expires_at=_future(request.expires_at, now),
+            models=_patterns("models", request.models),
+            targets=_patterns("targets", request.targets),
         )
         await self._store.add(key)
         return CreateKeyResponse(key=key, token=token.text)
@@ -55,6 +62,18 @@ def _text(field: str, value: str, most: int) -> str:
         # "acme" and "acme " would be two payers that look like one.
         raise InvalidRequest(f"{field} has spaces at an end, or control characters", param=field)
     return value
+
+
+def _patterns(field: str, values: Sequence[str]) -> list[str]:
+    if len(values) > MAX_PATTERNS:
+        raise InvalidRequest(f"{field} has {len(values)} patterns; {MAX_PATTERNS} are allowed", param=field)
+    if not all(map(_PATTERN.fullmatch, values)):
+        # An empty one would match nothing, and so would a space typed by mistake: a key that is of no use.
+        raise InvalidRequest(
+            f"{field}: a pattern is 1 to {MAX_PATTERN_CHARS} printable ASCII characters without spaces",
+            param=field,
+        )
+    return list(values)
 
 
 def _future(moment: datetime | None, now: datetime) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import NoReturn
@@ -52,8 +53,15 @@ class FollowStore:
     async def run(self) -> NoReturn:
         """Follows until cancelled, whatever the store does."""
         while True:
-            await self._feed.wait(self._poll)
+            await self._wait()
             await self._try()
+
+    async def _wait(self) -> None:
+        try:
+            await self._feed.wait(self._poll)
+        except Exception as error:  # noqa: BLE001 - the poll goes on without notifications
+            self._log.exception("waiting for the key store failed", error)
+            await asyncio.sleep(self._poll.total_seconds())
 
     async def _read(self, *, whole: bool) -> StoreRead:
         return await self._feed.read(0 if whole else self._live.version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -106,7 +107,14 @@ def token_of(number: int) -> Token:
     return mint(lambda count: number.to_bytes(count, "big"))
 
 
-def key_of(token: Token, *, expires_at: datetime | None = None, revoked_at: datetime | None = None) -> Key:
+def key_of(
+    token: Token,
+    *,
+    expires_at: datetime | None = None,
+    revoked_at: datetime | None = None,
+    models: Sequence[str] = (),
+    targets: Sequence[str] = (),
+) -> Key:
     """The key that `token` opens."""
     return Key(
         id=token.key_id,
@@ -116,6 +124,8 @@ def key_of(token: Token, *, expires_at: datetime | None = None, revoked_at: date
         created_at=MOMENT,
         expires_at=expires_at,
         revoked_at=revoked_at,
+        models=list(models),
+        targets=list(targets),
     )
 
 

@@ -4,7 +4,8 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,9 @@ class _Bench(Protocol):
     async def revoke(self, key_id: str) -> None:
         """Revokes at MOMENT: what an administrator does by hand."""
 
+    async def limit(self, key_id: str, models: list[str], targets: list[str]) -> None:
+        """Changes what the key may use, by hand too."""
+
 
 class _FakeBench:
     def __init__(self) -> None:
@@ -48,6 +52,11 @@ class _FakeBench:
         key = await self.store.find(key_id)
         assert key is not None
         self.store.put(revoked(key))
+
+    async def limit(self, key_id: str, models: list[str], targets: list[str]) -> None:
+        key = await self.store.find(key_id)
+        assert key is not None
+        self.store.put(replace(key, models=models, targets=targets))
 
 
 class _PostgresBench:
@@ -67,6 +76,12 @@ class _PostgresBench:
     async def revoke(self, key_id: str) -> None:
         async with await psycopg.AsyncConnection.connect(self._dsn) as connection:
             await connection.execute("UPDATE auth.key SET revoked_at = %s WHERE id = %s", (MOMENT, key_id))
+
+    async def limit(self, key_id: str, models: list[str], targets: list[str]) -> None:
+        async with await psycopg.AsyncConnection.connect(self._dsn) as connection:
+            await connection.execute(
+                "UPDATE auth.key SET models = %s, targets = %s WHERE id = %s", (models, targets, key_id)
+            )
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -94,8 +109,13 @@ async def _added(store: KeyStore, count: int) -> list[Key]:
 
 
 async def test_a_key_is_found_as_it_was_added(bench: _Bench) -> None:
-    """Every field, times in UTC to the microsecond."""
-    key = key_of(mint(secrets.token_bytes), expires_at=MOMENT + timedelta(microseconds=1))
+    """Every field, times in UTC to the microsecond, patterns in their order."""
+    key = key_of(
+        mint(secrets.token_bytes),
+        expires_at=MOMENT + timedelta(microseconds=1),
+        models=["z*", "a\"',{}\\?", "NULL", "z*"],
+        targets=["[!a]"],
+    )
     key.label = "Zoë's 日本 key; DROP TABLE"
     await bench.store.add(key)
     found = await bench.store.find(key.id)
@@ -151,6 +171,17 @@ async def test_a_reading_of_news_has_what_changed_since(bench: _Bench) -> None:
     assert [(change.key.id, change.key.revoked_at) for change in read.changes] == [(keys[0].id, MOMENT)]
     assert read.version == read.changes[0].version > before
     assert list((await feed.read(read.version)).changes) == []
+
+
+async def test_permissions_are_a_change_like_any_other(bench: _Bench) -> None:
+    """A key that is limited by hand is found and read with its patterns."""
+    (key,) = await _added(bench.store, 1)
+    feed = await bench.feed()
+    before = (await feed.read(0)).version
+    await bench.limit(key.id, ["gpt-*"], ["local", "cloud"])
+    (change,) = (await feed.read(before)).changes
+    assert (change.key.models, change.key.targets) == (["gpt-*"], ["local", "cloud"])
+    assert await bench.store.find(key.id) == change.key
 
 
 async def test_concurrent_changes_become_visible_in_order(bench: _Bench) -> None:
@@ -213,12 +244,6 @@ async def database(postgres_dsn: str) -> AsyncIterator[psycopg.AsyncConnection]:
         yield connection
 
 
-async def _version(database: psycopg.AsyncConnection) -> int:
-    row = await (await database.execute("SELECT version FROM auth.key_set")).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 async def test_a_later_change_waits_for_an_earlier_one(
     postgres_dsn: str, database: psycopg.AsyncConnection
 ) -> None:
@@ -245,30 +270,6 @@ async def _until_blocked(dsn: str) -> None:
     async with asyncio.timeout(10), await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher:
         while (await (await watcher.execute(waiting)).fetchone()) == (0,):  # noqa: ASYNC110 - PostgreSQL signals nobody
             await asyncio.sleep(0.01)
-
-
-async def test_versions_follow_the_clock(database: psycopg.AsyncConnection) -> None:
-    """A database made anew does not give a version again that a router may hold from the former one."""
-    held = await _version(database)
-    assert abs(held / 1_000 - datetime.now(UTC).timestamp()) < 60
-
-
-async def test_a_change_rolled_back_leaves_no_trace(database: psycopg.AsyncConnection) -> None:
-    """Neither key nor version."""
-    before = await _version(database)
-    with pytest.raises(psycopg.errors.CheckViolation):
-        await database.execute(
-            "INSERT INTO auth.key (id, secret_sha256, org, team, label, created_at)"
-            " VALUES ('a', 'short', 'o', 't', '', now())"
-        )
-    assert await _version(database) == before
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM auth.key", "TRUNCATE auth.key"])
-async def test_keys_are_never_deleted(database: psycopg.AsyncConnection, statement: str) -> None:
-    """No watcher would hear of it, and the key would go on being accepted."""
-    with pytest.raises(psycopg.errors.RaiseException, match="revoked"):
-        await database.execute(statement)
 
 
 async def test_a_feed_survives_the_loss_of_its_connection(

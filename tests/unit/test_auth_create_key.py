@@ -24,7 +24,12 @@ async def test_the_key_is_kept_without_its_secret() -> None:
     store = FakeKeyStore()
     expires_at = MOMENT + timedelta(days=1)
     request = CreateKeyRequest(
-        org="acme", team="Forschung und Entwicklung", label="für CI", expires_at=expires_at
+        org="acme",
+        team="Forschung und Entwicklung",
+        label="für CI",
+        expires_at=expires_at,
+        models=["gpt-4o*", "local"],
+        targets=["triton-[ab]"],
     )
     made = await _create(store)(request)
     token = parse(made.token)
@@ -35,6 +40,7 @@ async def test_the_key_is_kept_without_its_secret() -> None:
     assert kept.secret_sha256 == token.secret_sha256
     assert (kept.principal.key_id, kept.principal.org) == (token.key_id, "acme")
     assert (kept.created_at, kept.expires_at, kept.revoked_at) == (MOMENT, expires_at, None)
+    assert (kept.models, kept.targets) == (["gpt-4o*", "local"], ["triton-[ab]"])
     assert token.secret not in repr(store.changes)
 
 
@@ -51,6 +57,14 @@ async def test_the_key_is_kept_without_its_secret() -> None:
         ({"team": "x" * 101}, "team"),
         ({"label": "x" * 201}, "label"),
         ({"label": "\u202e"}, "label"),
+        ({"models": [""]}, "models"),
+        ({"models": ["ok", "two words"]}, "models"),
+        ({"models": ["ok\n"]}, "models"),
+        ({"models": ["\x7f"]}, "models"),
+        ({"targets": ["modèle"]}, "targets"),
+        ({"targets": ["x" * 129]}, "targets"),
+        ({"models": ["x"] * 101}, "models"),
+        ({"targets": ["x"] * 101}, "targets"),
         ({"expires_at": MOMENT}, "expires_at"),
         ({"expires_at": MOMENT - timedelta(days=1)}, "expires_at"),
         ({"expires_at": datetime(2099, 1, 1)}, "expires_at"),  # noqa: DTZ001 - that is the fault
@@ -65,7 +79,16 @@ async def test_a_bad_request_names_its_field(fields: dict[str, Any], param: str)
     assert not store.changes
 
 
-@pytest.mark.parametrize("fields", [{"org": "x" * 100}, {"team": "x" * 100}, {"label": "x" * 200}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"org": "x" * 100},
+        {"team": "x" * 100},
+        {"label": "x" * 200},
+        {"models": ["x" * 128] * 100},
+        {"targets": [chr(code) for code in range(0x21, 0x7F)]},
+    ],
+)
 async def test_the_limits_themselves_are_allowed(fields: dict[str, Any]) -> None:
     """At most means that the number itself passes."""
     made = await _create(FakeKeyStore())(CreateKeyRequest(**{"org": "acme", "team": "search", **fields}))

@@ -48,7 +48,7 @@ def test_a_replacement_forgets_keys_and_history() -> None:
     """After a gap nothing of before is claimed, a lower version included."""
     keys = _loaded(9, _change(3), _change(9))
     keys.replace(8, [_change(3)])
-    assert (keys.version, [key.id for key in keys.snapshot()]) == (8, ["k3"])
+    assert (keys.version, [change.key.id for change in keys.all_changes()]) == (8, ["k3"])
     assert keys.changes_after(7) is None
     assert keys.changes_after(9) is None
     assert keys.changes_after(8) == []
@@ -66,6 +66,17 @@ def test_changes_that_do_not_continue_are_refused(version: int, numbers: list[in
     assert keys.version == 5
 
 
+@pytest.mark.parametrize(("version", "numbers"), [(9, [7, 7]), (9, [8, 7]), (6, [7]), (9, [0])])
+def test_a_replacement_that_contradicts_itself_changes_nothing(version: int, numbers: list[int]) -> None:
+    """Else every watcher would be told that there are no keys."""
+    keys = _loaded(5, _change(3), _change(5))
+    with pytest.raises(ValueError, match="version"):
+        keys.replace(version, [_change(number) for number in numbers])
+    assert (keys.version, len(keys)) == (5, 2)
+    assert [change.version for change in keys.all_changes()] == [3, 5]
+    assert keys.changes_after(5) == []
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 3)), max_size=30), st.data())
 def test_a_watcher_that_applies_changes_ends_with_the_same_keys(
     steps: list[tuple[str, int]], data: st.DataObject
@@ -77,9 +88,9 @@ def test_a_watcher_that_applies_changes_ends_with_the_same_keys(
     for key_id, stride in steps:
         version += stride
         keys.extend(version, [_change(version, key_id, str(version))])
-        held[version] = {key.id: key.label for key in keys.snapshot()}
+        held[version] = {change.key.id: change.key.label for change in keys.all_changes()}
     start = data.draw(st.sampled_from(sorted(held)))
     copy = dict(held[start])
     for change in keys.changes_after(start) or ():
         copy[change.key.id] = change.key.label
-    assert copy == {key.id: key.label for key in keys.snapshot()}
+    assert copy == {change.key.id: change.key.label for change in keys.all_changes()}

@@ -11,14 +11,16 @@ from typing import NoReturn
 
 import pytest
 
-from gen.weir.auth.v1 import WatchKeysResponse
+from gen.weir.auth.v1 import KeySnapshot, WatchKeysResponse
+from gen.weir.type.v1 import Principal
+from meshkit.codec import mesh_codec
 from meshkit.errors import UpstreamError
 from meshkit.telemetry import Logger
 from services.auth.follow_store import FollowStore
 from services.auth.live_key_set import LiveKeySet
 from services.auth.ports import KeyFeed, StoreRead
-from services.auth.watch_keys import WatchKeys
-from tests.fakes.auth import FakeKeyFeed, FakeKeyStore, key_of, revoked, token_of
+from services.auth.watch_keys import WatchKeys, wire_bytes
+from tests.fakes.auth import MOMENT, FakeKeyFeed, FakeKeyStore, key_of, revoked, token_of
 
 _POLL = timedelta(milliseconds=5)
 _HEARTBEAT = timedelta(milliseconds=20)
@@ -135,6 +137,73 @@ async def test_a_version_not_at_hand_gets_a_snapshot(auth: _Auth, version: int) 
     """From before this process loaded the set, and from another history."""
     async with aclosing(auth.watch(version)) as events:
         assert (await _next(events)).snapshot is not None
+
+
+async def test_a_watcher_ahead_of_this_process_is_not_sent_back(log_file: tuple[Logger, Path]) -> None:
+    """Another Auth told it of a revocation that this one has yet to read: no snapshot in which the key is good."""
+    store = FakeKeyStore(version=100)
+    store.put(key_of(token_of(1)))
+    auth = _Auth(store, log_file[0])
+    await auth.follow.refresh()
+    version = store.put(revoked(key_of(token_of(1))))
+    async with _collected(auth.watch(version)) as events:
+        await asyncio.sleep(0)
+        await auth.follow.refresh()
+        await _until(lambda: bool(events))
+    assert (events[0].version, events[0].snapshot) == (version, None)
+    assert events[0].heartbeat is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+async def test_a_key_set_too_long_for_a_message_is_sent_in_parts(auth: _Auth, count: int) -> None:
+    """What does not fit into the snapshot follows as changes; a watcher has all of it at the version of the whole."""
+    for number in range(2, count + 1):
+        auth.store.put(key_of(token_of(number), models=["x" * 128] * 100))
+    await _until(lambda: auth.live.version == 100 + count)
+    watch = WatchKeys(auth.live, _HEARTBEAT, max_snapshot_bytes=30_000)
+    async with aclosing(watch(0)) as events:
+        first = await _next(events)
+        assert first.snapshot is not None
+        held = {key.id: key for key in first.snapshot.keys}
+        versions = [first.version]
+        while versions[-1] < auth.live.version:
+            event = await _next(events)
+            assert event.changed is not None
+            held[event.changed.id] = event.changed
+            versions.append(event.version)
+        assert (await _next(events)).heartbeat is not None
+    assert len(first.snapshot.keys) == min(count, 3)
+    assert versions == sorted(set(versions))
+    assert held == {change.key.id: change.key for change in auth.store.changes.values()}
+
+
+async def test_a_watcher_that_left_in_the_middle_of_a_long_key_set_begins_anew(
+    auth: _Auth, log_file: tuple[Logger, Path]
+) -> None:
+    """It gets a snapshot again, and none is skipped."""
+    for number in range(2, 9):
+        auth.store.put(key_of(token_of(number)))
+    await _until(lambda: auth.live.version == 108)
+    live = LiveKeySet(timedelta(seconds=60), auth.monotonic)
+    await FollowStore(FakeKeyFeed(auth.store), live, _POLL, auth.monotonic, log_file[0]).refresh()
+    watch = WatchKeys(live, _HEARTBEAT, max_snapshot_bytes=1)
+    async with aclosing(watch(0)) as events:
+        seen = [(await _next(events)).version for _ in range(3)]
+    assert seen == [101, 102, 103]
+    async with aclosing(watch(seen[-1])) as events:
+        assert (await _next(events)).snapshot is not None
+
+
+@pytest.mark.parametrize("text", ["", "x", "é" * 100, "\U0001f600" * 200])
+def test_a_keys_length_on_the_wire_is_not_underestimated(text: str) -> None:
+    """Else a snapshot could be longer than a message may be."""
+    key = key_of(
+        token_of(1), expires_at=MOMENT, revoked_at=MOMENT, models=["x", "y" * 128], targets=["z"] * 100
+    )
+    key.label = text
+    key.principal = Principal(key_id=key.id, org=text, team=text)
+    wire = mesh_codec().encode(KeySnapshot(keys=[key]))
+    assert len(wire) <= wire_bytes(key) <= 4 * len(wire)
 
 
 async def test_without_notification_the_poll_finds_the_change(log_file: tuple[Logger, Path]) -> None:
@@ -256,6 +325,23 @@ async def test_a_fault_of_ours_stops_heartbeats_and_not_the_follower(log_file: t
     lines = [json.loads(line) for line in log_file[1].read_text().splitlines()]
     assert [line["level"] for line in lines] == ["error", "info"]
     assert "RuntimeError: a fault" in lines[0]["traceback"]
+
+
+async def test_a_wait_that_fails_does_not_end_the_follower(log_file: tuple[Logger, Path]) -> None:
+    """Without notifications there is still the poll."""
+    store = FakeKeyStore()
+    auth = _Auth(store, log_file[0], _DeafFeed(store))
+    await auth.follow.refresh()
+    task = asyncio.create_task(auth.follow.run())
+    store.put(key_of(token_of(1)))
+    await _until(lambda: len(auth.live.keys) == 1)
+    task.cancel()
+    assert "RuntimeError: deaf" in log_file[1].read_text()
+
+
+class _DeafFeed(FakeKeyFeed):
+    async def wait(self, at_most: timedelta) -> None:
+        raise RuntimeError("deaf")
 
 
 class _FaultyFeed(FakeKeyFeed):

@@ -16,11 +16,18 @@ from services.router.authenticate import Authenticate
 from tests.fakes.router import FakeClock, FakeKeys
 
 TOKEN = mint(os.urandom)
-KEY = Key(
-    id=TOKEN.key_id,
-    secret_sha256=TOKEN.secret_sha256,
-    principal=Principal(key_id=TOKEN.key_id, org="acme", team="search"),
-)
+
+
+def key_of(token: Token) -> Key:
+    """The key that `token` opens."""
+    return Key(
+        id=token.key_id,
+        secret_sha256=token.secret_sha256,
+        principal=Principal(key_id=token.key_id, org="acme", team="search"),
+    )
+
+
+KEY = key_of(TOKEN)
 
 
 def bearer(token: Token) -> str:
@@ -28,7 +35,7 @@ def bearer(token: Token) -> str:
     return f"Bearer {token.text}"
 
 
-def subject(keys: FakeKeys, clock: FakeClock | None = None) -> Authenticate:
+def subject(keys: FakeKeys, clock: FakeClock | None = None, callers: int = 10) -> Authenticate:
     """The use case with small numbers."""
     return Authenticate(
         keys,
@@ -36,13 +43,17 @@ def subject(keys: FakeKeys, clock: FakeClock | None = None) -> Authenticate:
         max_stale=timedelta(minutes=15),
         refused_for=timedelta(seconds=5),
         refused_keys=2,
+        callers=callers,
     )
 
 
 async def test_known_key_asks_nobody() -> None:
     """A key of the copy is recognised without a call."""
     keys = FakeKeys(KEY)
-    assert (await subject(keys).authenticate(bearer(TOKEN))).org == "acme"
+    caller = await subject(keys).authenticate(bearer(TOKEN))
+    assert caller.principal == KEY.principal
+    assert caller.permissions.may_use_model("any")
+    assert caller.permissions.may_use_target("any")
     assert keys.asked == []
 
 
@@ -87,7 +98,7 @@ async def test_unknown_key_is_asked_once() -> None:
     assert len(keys.asked) == 1
     clock.elapsed_s = 6
     keys.at_auth[TOKEN.key_id] = KEY
-    assert (await authenticate.authenticate(bearer(TOKEN))).team == "search"
+    assert (await authenticate.authenticate(bearer(TOKEN))).principal.team == "search"
 
 
 async def test_refusals_are_bounded() -> None:
@@ -129,3 +140,61 @@ async def test_remembered_refusal_is_a_new_error_each_time() -> None:
         raised.append(caught.value)
     assert len({id(error) for error in raised}) == len(raised)
     assert {error.message for error in raised} == {"the key is not known"}
+
+
+async def test_a_key_carries_what_it_may_use() -> None:
+    """Its models and targets, each by their own patterns; so does a key that only Auth knows."""
+    limited = replace(KEY, models=["gpt-*"], targets=["local"])
+    elsewhere = FakeKeys()
+    elsewhere.at_auth[KEY.id] = limited
+    for keys in (FakeKeys(limited), elsewhere):
+        permissions = (await subject(keys).authenticate(bearer(TOKEN))).permissions
+        assert permissions.may_use_model("gpt-4o")
+        assert not permissions.may_use_model("local")
+        assert permissions.may_use_target("local")
+        assert not permissions.may_use_target("gpt-4o")
+
+
+async def test_a_warm_request_makes_nothing() -> None:
+    """The caller of an unchanged key is made once, though a snapshot or Auth bring the key as another object."""
+    keys = FakeKeys(replace(KEY, models=["gpt-*"]))
+    authenticate = subject(keys)
+    caller = await authenticate.authenticate(bearer(TOKEN))
+    assert await authenticate.authenticate(bearer(TOKEN)) is caller
+    keys.held[KEY.id] = replace(KEY, models=["gpt-*"])
+    assert await authenticate.authenticate(bearer(TOKEN)) is caller
+    keys.at_auth = {KEY.id: replace(KEY, models=["gpt-*"])}
+    keys.silent_for = timedelta(minutes=16)
+    assert await authenticate.authenticate(bearer(TOKEN)) is caller
+    assert keys.asked == [KEY.id]
+
+
+async def test_a_changed_key_loses_what_it_could_do_before() -> None:
+    """The next request after the change has the new permissions and the new principal."""
+    keys = FakeKeys(KEY)
+    authenticate = subject(keys)
+    assert (await authenticate.authenticate(bearer(TOKEN))).permissions.may_use_model("gpt-4o")
+    moved = Principal(key_id=KEY.id, org="acme", team="other")
+    keys.held[KEY.id] = replace(KEY, models=["local"], principal=moved)
+    caller = await authenticate.authenticate(bearer(TOKEN))
+    assert not caller.permissions.may_use_model("gpt-4o")
+    assert caller.principal == moved
+    keys.held[KEY.id] = KEY
+    assert (await authenticate.authenticate(bearer(TOKEN))).permissions.may_use_model("gpt-4o")
+
+
+async def test_remembered_callers_are_bounded() -> None:
+    """Many keys do not grow memory, and a forgotten one is made again."""
+    tokens = [mint(os.urandom) for _ in range(5)]
+    keys = FakeKeys(*(key_of(token) for token in tokens))
+    authenticate = subject(keys, callers=2)
+    for token in [*tokens, *tokens]:
+        caller = await authenticate.authenticate(bearer(token))
+        assert caller.principal.key_id == token.key_id
+        assert len(authenticate._callers) <= 2
+
+
+async def test_a_key_without_a_principal_is_refused() -> None:
+    """Nobody could be charged for what it asks."""
+    with pytest.raises(KeyInvalid):
+        await subject(FakeKeys(replace(KEY, principal=None))).authenticate(bearer(TOKEN))

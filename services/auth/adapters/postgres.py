@@ -21,16 +21,17 @@ from services.auth.ports import KeyIdTaken, StoreRead
 SCHEMA = "auth"
 
 _FIND = """
-SELECT id, secret_sha256, org, team, label, created_at, expires_at, revoked_at FROM auth.key WHERE id = %s
+SELECT id, secret_sha256, org, team, label, created_at, expires_at, revoked_at, models, targets
+FROM auth.key WHERE id = %s
 """
 _ADD = """
-INSERT INTO auth.key (id, secret_sha256, org, team, label, created_at, expires_at, revoked_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO auth.key (id, secret_sha256, org, team, label, created_at, expires_at, revoked_at, models, targets)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 # One statement, so that the version and the keys are of the same moment; one row without a key if none changed.
 _READ = """
 SELECT s.version, k.version,
-    k.id, k.secret_sha256, k.org, k.team, k.label, k.created_at, k.expires_at, k.revoked_at
+    k.id, k.secret_sha256, k.org, k.team, k.label, k.created_at, k.expires_at, k.revoked_at, k.models, k.targets
 FROM auth.key_set s LEFT JOIN auth.key k ON k.version > %s ORDER BY k.version
 """
 
@@ -137,15 +138,15 @@ class PostgresKeyFeed:
 
 
 def _row_of(key: Key) -> tuple[Any, ...]:
-    principal = key.principal or Principal()
+    principal = Principal() if key.principal is None else key.principal
     return (
         key.id, key.secret_sha256, principal.org, principal.team, key.label,
-        key.created_at, key.expires_at, key.revoked_at,
+        key.created_at, key.expires_at, key.revoked_at, key.models, key.targets,
     )  # fmt: skip
 
 
 def _key_of(row: tuple[Any, ...]) -> Key:
-    key_id, secret_sha256, org, team, label, created_at, expires_at, revoked_at = row
+    key_id, secret_sha256, org, team, label, created_at, expires_at, revoked_at, models, targets = row
     return Key(
         id=key_id,
         secret_sha256=secret_sha256,
@@ -154,4 +155,6 @@ def _key_of(row: tuple[Any, ...]) -> Key:
         created_at=created_at,
         expires_at=expires_at,
         revoked_at=revoked_at,
+        models=models,
+        targets=targets,
     )

@@ -40,30 +40,27 @@ class KeySet:
         Args:
             version: of the whole; at least that of its last change.
             changes: every key, versions rising.
+
+        Raises ValueError, and keeps what is held, if they do not rise or end above `version`.
         """
-        self._changes = {}
-        self.version = 0
-        self.extend(version, changes)
-        self._complete_after = version
+        _check_rising(0, version, changes)
+        self._changes = {change.key.id: change for change in changes}
+        self.version = self._complete_after = version
 
     def extend(self, version: int, changes: Sequence[Change]) -> None:
         """Takes every change between the held version and `version`, versions rising.
 
         Raises ValueError if they do not continue what is held.
         """
-        numbers = [self.version, *(change.version for change in changes)]
-        if any(after <= before for before, after in pairwise(numbers)):
-            raise ValueError("the changes do not rise from the held version")
-        if version < numbers[-1]:
-            raise ValueError("the version of the whole is below that of its last change")
+        _check_rising(self.version, version, changes)
         for change in changes:
             self._changes.pop(change.key.id, None)
             self._changes[change.key.id] = change
         self.version = version
 
-    def snapshot(self) -> list[Key]:
-        """Every key, revoked and expired ones among them."""
-        return [change.key for change in self._changes.values()]
+    def all_changes(self) -> list[Change]:
+        """Every key, revoked and expired ones among them, versions rising."""
+        return list(self._changes.values())
 
     def changes_after(self, version: int) -> list[Change] | None:
         """What changed since `version`, versions rising; None if that is not known in full."""
@@ -71,3 +68,11 @@ class KeySet:
             return None
         newest_first = takewhile(lambda change: change.version > version, reversed(self._changes.values()))
         return list(newest_first)[::-1]
+
+
+def _check_rising(held: int, version: int, changes: Sequence[Change]) -> None:
+    numbers = [held, *(change.version for change in changes)]
+    if any(after <= before for before, after in pairwise(numbers)):
+        raise ValueError("the changes do not rise from the held version")
+    if version < numbers[-1]:
+        raise ValueError("the version of the whole is below that of its last change")
