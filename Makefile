@@ -5,12 +5,13 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
 UPGRADE ?=
+SEED ?=
 ARGS ?=
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast check gen lock clean runtime dev triton
+.PHONY: help up down test test-fast faults soak check gen lock clean runtime dev triton
 
 help: ## this list
 	@echo "Weir. State lies in .weir/ (WEIR_HOME). Targets:"
@@ -29,12 +30,19 @@ test: dev triton ## the whole suite, on real Envoy, Triton and PostgreSQL; one p
 test-fast: dev ## tests without real backends
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit tests/rpc $(ARGS)
 
+faults: dev triton ## every fault of docs/faults.md through the whole mesh, and a scorecard of them
+	@$(BIN)/python -m tests.harness.scorecard $(ARGS)
+
+soak: dev triton ## 2,000 mixed requests, 32 at once, with faults by a seed; a seed of your own: make soak SEED=7
+	@WEIR_SOAK_REQUESTS=2000 WEIR_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -n 0 -rP -q tests/faults/test_soak.py $(ARGS)
+
 check: dev ## format, lint, types, imports, contracts, generated files up to date
 	@$(BIN)/python -m tools.check
 
 gen: dev ## write gen/ from proto/, and the pages that are made from code
 	@$(BIN)/python -m tools.generate
 	@$(BIN)/python -m tools.error_table
+	@$(BIN)/python -m tools.compatibility_table
 
 release-contracts: dev ## at a release: what `make check` compares contracts with becomes what they are now
 	@$(BIN)/buf build --exclude-source-info -o proto/released.binpb

@@ -1,23 +1,24 @@
 """Renders OpenAI's chat completion answers, as one JSON object or as SSE events.
 
-For answers of our own model the objects are made here; for a provider's they are its own bytes, with Weir's
-`provider` put in front.
+For a provider's answers the objects are its own bytes, with Weir's `provider` put in front. For those of our own
+models, and for the rest of an answer that another target began, they are made here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from gen.weir.type.v1 import FinishReason, Usage
+from dialects.rendering import AnswerHead, Bill, passed_on, sse, weir_object, with_bill, with_provider
+from gen.weir.cloud.v1 import GenerateResponse as Piece
+from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
+from meshkit.errors import WeirError, openai_error_json
 
-JSON_TYPE = "application/json"
-SSE_TYPE = "text/event-stream"
 DONE_EVENT = b"data: [DONE]\n\n"
+ID_PREFIX = "chatcmpl-"
 _ENCODER = msgspec.json.Encoder()
 _FINISH: Mapping[int, str] = MappingProxyType({
     FinishReason.STOP: "stop",
@@ -27,56 +28,85 @@ _FINISH: Mapping[int, str] = MappingProxyType({
 })  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
-    """What every object of one answer repeats."""
+class ChatRendering:
+    """One chat completion (dialects.rendering.Rendering).
 
-    id: str
-    created_s: int
-    """Unix time."""
-    model: str
-    provider: str
+    Args:
+        include_usage: the client asked for usage at the end of its stream.
+    """
 
-    def fields(self, kind: str) -> dict[str, Any]:
-        """The head as JSON fields."""
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created_s,
-            "model": self.model,
-            "provider": self.provider,
+    def __init__(self, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+        self._first = True
+
+    def events(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> bytes:
+        """The chunks of one piece; `[DONE]` after the finished one."""
+        bodies = passed_on(head, piece, bill) if head.native else self._own(head, piece, bill)
+        if bodies:
+            self._first = False
+        return sse(bodies) + (DONE_EVENT if piece.finished else b"")
+
+    def error(self, error: WeirError) -> bytes:
+        """An error event: neither a finish reason nor `[DONE]` follows."""
+        return sse([openai_error_json(error).encode("ascii")])
+
+    def whole(self, head: AnswerHead, pieces: Sequence[Piece], bill: Bill) -> bytes:
+        """One `chat.completion`."""
+        if head.native:
+            bodies = [body for piece in pieces for body in piece.bodies]
+            return with_provider(with_bill(bodies[-1], bill), head.provider)
+        calls = collected_calls(pieces)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join([piece.text for piece in pieces]) or (None if calls else ""),
+            "refusal": None,
         }
+        if calls:
+            message["tool_calls"] = calls
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_name(pieces)}
+        return _ENCODER.encode(
+            {**_head(head, "chat.completion"), "choices": [choice], "usage": usage_object(bill)}
+        )
+
+    def _own(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> list[bytes]:
+        deltas: list[dict[str, Any]] = []
+        if piece.text or (self._first and piece.finished and not piece.tool_calls):
+            deltas.append({"content": piece.text})
+        deltas.extend({"tool_calls": [_call_part(part)]} for part in piece.tool_calls)
+        if deltas and self._first:
+            deltas[0] = {"role": "assistant", "content": None, **deltas[0]}
+        bodies = [_chunk(head, [_choice(delta, None)]) for delta in deltas]
+        if piece.finished:
+            bodies.append(_chunk(head, [_choice({}, finish_name([piece]))]))
+            if self._include_usage and bill is not None:
+                bodies.append(_chunk(head, [], usage=usage_object(bill)))
+        return bodies
 
 
-def completion(head: AnswerHead, text: str, finish: FinishReason, usage: Usage) -> bytes:
-    """A whole answer as one `chat.completion`."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(finish)}
-    return _ENCODER.encode(
-        {**head.fields("chat.completion"), "choices": [choice], "usage": usage_object(usage)}
-    )
+def collected_calls(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    """The tool calls of an answer, whole, in OpenAI's shape."""
+    calls: dict[int, dict[str, Any]] = {}
+    for part in (part for piece in pieces for part in piece.tool_calls):
+        call = calls.setdefault(
+            part.index, {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": ""}}
+        )
+        call["function"]["arguments"] += part.arguments
+    return [calls[index] for index in sorted(calls)]
 
 
-def delta_chunk(head: AnswerHead, text: str, *, first: bool) -> bytes:
-    """A `chat.completion.chunk` with more text; the first one names the role."""
-    delta = {"role": "assistant", "content": text} if first else {"content": text}
-    return _chunk(head, [_choice(delta, None)])
+def finish_name(pieces: Sequence[Piece]) -> str:
+    """OpenAI's word for the last finish reason that the pieces name."""
+    reasons = [piece.finish_reason for piece in pieces if piece.finish_reason]
+    return _FINISH.get(reasons[-1], "stop") if reasons else "stop"
 
 
-def finish_chunk(head: AnswerHead, finish: FinishReason) -> bytes:
-    """The chunk that says why the answer ended."""
-    return _chunk(head, [_choice({}, _finish(finish))])
+def usage_object(bill: Bill) -> dict[str, Any]:
+    """OpenAI's usage object, with Weir's own in it. Tokens."""
+    return {**usage_counts(bill.usage), "weir": weir_object(bill)}
 
 
-def usage_chunk(head: AnswerHead, usage: Usage) -> bytes:
-    """The chunk without choices that carries usage, for clients that asked for it."""
-    return _ENCODER.encode(
-        {**head.fields("chat.completion.chunk"), "choices": [], "usage": usage_object(usage)}
-    )
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's usage object. Tokens."""
+def usage_counts(usage: Usage) -> dict[str, Any]:
+    """The counts of OpenAI's usage object. Tokens."""
     counted: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -84,33 +114,36 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
     if usage.cached_input_tokens is not None:
         counted["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    if usage.reasoning_output_tokens is not None:
+        counted["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_output_tokens}
     return counted
 
 
-def with_provider(body: bytes, provider: str) -> bytes:
-    """A provider's compact JSON object, which has no `provider` of its own, with ours in front.
-
-    Args:
-        body: a JSON object in compact form (CloudAdapter's contract).
-        provider: plain ASCII without quotes.
-    """
-    rest = body[1:]
-    comma = b"" if rest == b"}" else b","
-    return b'{"provider":"' + provider.encode("ascii") + b'"' + comma + rest
-
-
-def sse(bodies: Sequence[bytes]) -> bytes:
-    """JSON objects as SSE events, in one piece."""
-    return b"".join(b"data: " + body + b"\n\n" for body in bodies)
+def _call_part(part: ToolCallDelta) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": part.arguments}
+    if not part.name:
+        return {"index": part.index, "function": function}
+    return {
+        "index": part.index,
+        "id": part.id,
+        "type": "function",
+        "function": {"name": part.name, **function},
+    }
 
 
 def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def _chunk(head: AnswerHead, choices: list[dict[str, Any]]) -> bytes:
-    return _ENCODER.encode({**head.fields("chat.completion.chunk"), "choices": choices})
+def _head(head: AnswerHead, kind: str) -> dict[str, Any]:
+    return {
+        "id": ID_PREFIX + head.id,
+        "object": kind,
+        "created": head.created_s,
+        "model": head.model,
+        "provider": head.provider,
+    }
 
 
-def _finish(finish: FinishReason) -> str:
-    return _FINISH.get(finish, "stop")
+def _chunk(head: AnswerHead, choices: list[dict[str, Any]], **more: Any) -> bytes:
+    return _ENCODER.encode({**_head(head, "chat.completion.chunk"), "choices": choices, **more})

@@ -17,6 +17,8 @@ _STOP = Field("stop", str | list[str])
 _TEMPERATURE = Field("temperature", float)
 _TOP_P = Field("top_p", float)
 _SEED = Field("seed", int)
+_PENALTIES = (Field("presence_penalty", float), Field("frequency_penalty", float))
+MAX_PENALTY = 2.0
 _CAPS = (Field("max_completion_tokens", int), Field("max_tokens", int))
 """The newer name first: it counts where both are given."""
 
@@ -30,6 +32,8 @@ def read_sampling(fields: Fields) -> Sampling:
         top_p=_TOP_P.read(fields),
         stop=[stop] if isinstance(stop, str) else list(stop or ()),
         seed=_SEED.read(fields),
+        presence_penalty=_PENALTIES[0].read(fields),
+        frequency_penalty=_PENALTIES[1].read(fields),
     )
     check_sampling(sampling, {"max_output_tokens": "max_tokens"})
     return sampling
@@ -55,6 +59,12 @@ def check_sampling(sampling: Sampling, names: dict[str, str]) -> None:
         refuse("stop", f"at most {MAX_STOPS}")
     if any(not text for text in sampling.stop):
         refuse("stop", "must not be empty")
+    for name, penalty in (
+        ("presence_penalty", sampling.presence_penalty),
+        ("frequency_penalty", sampling.frequency_penalty),
+    ):
+        if penalty is not None and not (math.isfinite(penalty) and abs(penalty) <= MAX_PENALTY):
+            refuse(name, f"must be -{MAX_PENALTY:g} to {MAX_PENALTY:g}")
     if sampling.seed is not None and not -_INT64 <= sampling.seed < _INT64:
         refuse("seed", "must fit 64 bits")
 

@@ -1,15 +1,26 @@
-"""Reads a provider's `chat.completion` or `chat.completion.chunk` once: what it says, and the bytes to pass on."""
+"""Reads a provider's chat completion, text completion, or chunk of either, once: what it says, and what to pass on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from dialects.openai_fault import Fault, fault_of
-from gen.weir.type.v1 import FinishReason, Usage
+from dialects.provider_body import (
+    UNREADABLE,
+    AnswerBody,
+    MalformedAnswerError,
+    Top,
+    as_text,
+    fault_in,
+    one_line,
+    read_top,
+    text_in,
+)
+from dialects.usage_reading import read_usage
+from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
 
 _NULL = b"null"
 _NOT_ENDED = FinishReason.UNSPECIFIED
@@ -23,48 +34,20 @@ _FINISH: Mapping[str, FinishReason] = MappingProxyType({
     "content_filter": FinishReason.CONTENT_FILTER,
     _BROKE: _NOT_ENDED,
 })  # fmt: skip
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class MalformedAnswerError(ValueError):
-    """A body that is no JSON object, or whose choices are none."""
-
-
-class AnswerBody(NamedTuple):
-    """What one body says."""
-
-    passed_on: bytes
-    """A JSON object on one line without `provider`; empty where nothing is to be passed on."""
-    text: str = ""
-    """What it adds to the text of choice 0."""
-    tool_call: bool = False
-    """True if any choice holds a tool call or a part of one."""
-    finish_reason: FinishReason = FinishReason.UNSPECIFIED
-    """Of choice 0; a reason that OpenAI does not have is STOP."""
-    usage: Usage | None = None
-    model: str = ""
-    choices: tuple[int, ...] = ()
-    """The indexes of the choices in it."""
-    ended_choices: tuple[int, ...] = ()
-    """Those of them that end here."""
-    fault: Fault | None = None
-    """Set where it is an error instead of an answer."""
-
-
-class _PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: _Count | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count = 0
-    completion_tokens: _Count = 0
-    prompt_tokens_details: _PromptDetails | None = None
+_MOST_INDEXES = 2**32
 
 
 class _Said(msgspec.Struct, gc=False):
     content: Any = None
     tool_calls: list[Any] | None = None
     function_call: dict[str, Any] | None = None
+    refusal: Any = None
+    audio: Any = None
+    # What OpenAI does not have: thoughts, under the names that servers of open models and gateways give them; pictures.
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    images: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -72,14 +55,11 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     delta: _Said | None = None
     message: _Said | None = None
+    text: Any = None
+    """Of a text completion."""
 
 
-_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _CHOICES = msgspec.json.Decoder(list[_Choice] | None)
-_USAGE = msgspec.json.Decoder(_Usage | None)
-_MODEL = msgspec.json.Decoder(str | None)
-_ENCODER = msgspec.json.Encoder()
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_answer(body: bytes, *, hide_stream_usage: bool = False) -> AnswerBody:
@@ -92,43 +72,88 @@ def read_answer(body: bytes, *, hide_stream_usage: bool = False) -> AnswerBody:
     Raises:
         MalformedAnswerError: it is no JSON object, or its `choices` are no choices.
     """
+    top = read_top(body, "completion")
     try:
-        body.isascii() or body.decode()  # inner values are passed on as they are: msgspec does not look into them
-        top = _TOP.decode(body)
         choices = _CHOICES.decode(top["choices"]) if "choices" in top else None
-    except _UNREADABLE as error:
-        raise MalformedAnswerError(f"no chat completion: {error}") from error
-    top.pop("provider", None)
-    if "error" in top and (fault := msgspec.json.decode(top["error"])) is not None:
-        return AnswerBody(b"", fault=fault_of(fault))
-    usage = _usage(top) if "usage" in top else None
+    except UNREADABLE as error:
+        raise MalformedAnswerError(f"no completion: {error}") from error
+    if (fault := fault_in(top)) is not None:
+        return AnswerBody(b"", fault=fault)
+    usage = read_usage(top) if "usage" in top else None
     hidden = hide_stream_usage and _hide_usage(top, usage, choices)
-    passed_on = b"" if hidden else _one_line(top)
-    model = _model(top)
+    passed_on = b"" if hidden else one_line(top)
+    model = text_in(top, "model")
     if not choices:
         return AnswerBody(passed_on, usage=usage, model=model)
-    return AnswerBody(passed_on, *_first_choice(choices), usage, model, *_indexes(choices))
+    return _of_choices(choices, passed_on, usage, model)
 
 
-def _first_choice(choices: list[_Choice]) -> tuple[str, bool, FinishReason]:
-    """Text and finish reason of choice 0; whether any choice holds a tool call."""
-    text, tool_call, finish = "", False, _NOT_ENDED
+def _of_choices(choices: list[_Choice], passed_on: bytes, usage: Usage | None, model: str) -> AnswerBody:
+    text, finish, content = "", _NOT_ENDED, False
+    calls: tuple[ToolCallDelta, ...] = ()
+    tool_call = False
+    seen, ended = [], []
     for choice in choices:
+        seen.append(choice.index)
         said = choice.delta or choice.message
+        first = choice.index == 0
         if said is not None:
-            tool_call = tool_call or bool(said.tool_calls or said.function_call)
-            if choice.index == 0 and said.content:
+            if said.tool_calls or said.function_call:
+                tool_call = True
+                if first:
+                    calls += _tool_calls(said)
+            if said.content and first:
                 text += _text(said.content)
-        if choice.index == 0 and choice.finish_reason:
-            finish = _FINISH.get(choice.finish_reason, FinishReason.STOP)
-    return text, tool_call, finish
+            content = content or _says_something(said)
+        elif choice.text:
+            content = True
+            text += as_text(choice.text) if first else ""
+        if (named := choice.finish_reason) and named != _BROKE:
+            content = True
+            ended.append(choice.index)
+            finish = _FINISH.get(named, FinishReason.STOP) if first else finish
+    return AnswerBody(
+        passed_on, text, tool_call, finish, usage, model, tuple(seen), tuple(ended), None, content, calls
+    )
 
 
-def _indexes(choices: list[_Choice]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The choices there are, and those of them that end."""
-    seen = tuple([choice.index for choice in choices])
-    ended = [choice.index for choice in choices if choice.finish_reason and choice.finish_reason != _BROKE]
-    return seen, tuple(ended)
+def _says_something(said: _Said) -> bool:
+    return bool(
+        said.content
+        or said.tool_calls
+        or said.function_call
+        or said.reasoning_content
+        or said.reasoning
+        or said.reasoning_details
+        or said.refusal
+        or said.audio
+        or said.images
+    )
+
+
+def _tool_calls(said: _Said) -> tuple[ToolCallDelta, ...]:
+    """The calls, or parts of calls, in either of OpenAI's spellings."""
+    if not said.tool_calls:
+        return (_tool_call(0, {"function": said.function_call}),)
+    return tuple(
+        _tool_call(place, call) for place, call in enumerate(said.tool_calls) if isinstance(call, dict)
+    )
+
+
+def _tool_call(place: int, call: dict[str, Any]) -> ToolCallDelta:
+    """One of them; whole answers, and some servers' streams, number none: then its place in the list counts."""
+    function, index = call.get("function"), call.get("index")
+    if not isinstance(function, dict):
+        function = {}
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):  # servers of open models send the object itself
+        arguments = msgspec.json.encode(arguments).decode()
+    return ToolCallDelta(
+        index=index if isinstance(index, int) and 0 <= index < _MOST_INDEXES else place,
+        id=as_text(call.get("id")),
+        name=as_text(function.get("name")),
+        arguments=as_text(arguments),
+    )
 
 
 def _text(content: Any) -> str:
@@ -140,38 +165,8 @@ def _text(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _usage(top: dict[str, msgspec.Raw]) -> Usage | None:
-    try:
-        read = _USAGE.decode(top["usage"])
-    except _UNREADABLE:
-        return None  # the same as a provider that reports none: the router estimates
-    if read is None:
-        return None
-    details = read.prompt_tokens_details
-    return Usage(
-        input_tokens=read.prompt_tokens,
-        output_tokens=read.completion_tokens,
-        cached_input_tokens=None if details is None else details.cached_tokens,
-    )
-
-
-def _hide_usage(top: dict[str, msgspec.Raw], usage: Usage | None, choices: list[_Choice] | None) -> bool:
+def _hide_usage(top: Top, usage: Usage | None, choices: list[_Choice] | None) -> bool:
     """Removes a null `usage`; True if the whole body is to be hidden."""
     if "usage" in top and bytes(top["usage"]) == _NULL:
         del top["usage"]
     return usage is not None and not choices
-
-
-def _model(top: dict[str, msgspec.Raw]) -> str:
-    try:
-        return _MODEL.decode(top["model"]) or "" if "model" in top else ""
-    except _UNREADABLE:
-        return ""
-
-
-def _one_line(top: dict[str, msgspec.Raw]) -> bytes:
-    """The object without line breaks, which would end an event; empty if no key is left."""
-    if not top:
-        return b""
-    body = _ENCODER.encode(top)
-    return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body

@@ -39,7 +39,10 @@ def checks() -> list[Check]:
     return [
         Check("types", [own("mypy")]),
         Check("generated code is up to date", [sys.executable, "-m", "tools.generate", "--check"]),
-        Check("pages are up to date", [sys.executable, "-m", "tools.error_table", "--check"]),
+        Check("page of errors is up to date", [sys.executable, "-m", "tools.error_table", "--check"]),
+        Check(
+            "page of parameters is up to date", [sys.executable, "-m", "tools.compatibility_table", "--check"]
+        ),
         Check("lint", [own("ruff"), "check", "--quiet"]),
         Check("format", [own("ruff"), "format", "--check", "--quiet"]),
         Check("imports", [own("lint-imports")]),

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialects import chat_answer, chat_template
+from dialects import chat_template
 from dialects.chat_request import read
-from dialects.typed_request import read_typed
 from gen.weir.router.v1 import GenerateRequest
-from gen.weir.type.v1 import ChatMessage, FinishReason, Role, Sampling, Usage
+from gen.weir.type.v1 import ChatMessage, Role, Sampling
 from meshkit.errors import InvalidRequest
 
 USER = {"role": "user", "content": "hi"}
@@ -117,26 +116,24 @@ def test_prompt_is_one_user_message() -> None:
 @pytest.mark.parametrize(
     ("fields", "needs"),
     [
-        ({"tools": [{"type": "function"}]}, {"tools": "tools"}),
         ({"tools": []}, {}),
         ({"n": 2}, {"n": "n"}),
         ({"n": 1, "logprobs": False, "presence_penalty": 0.0, "response_format": {"type": "text"}}, {}),
         ({"response_format": {"type": "json_object"}}, {"json_schema": "response_format"}),
         ({"logprobs": True}, {"logprobs": "logprobs"}),
-        ({"frequency_penalty": 0.5}, {"frequency_penalty": "frequency_penalty"}),
+        ({"frequency_penalty": 0.5}, {}),
         ({"something_new": "x"}, {"something_new": "something_new"}),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             {"vision": "messages[0].content[0]"},
         ),
-        ({"messages": [USER, {"role": "tool", "content": "7"}]}, {"tools": "messages[1].role"}),
         (
-            {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]}]},
-            {"tools": "messages[1].tool_calls"},
+            {"messages": [USER, {"role": "tool", "tool_call_id": "c1", "content": "7"}]},
+            {"tools": "messages[1].role"},
         ),
         (
             {"messages": [USER, {"role": "assistant", "function_call": {"name": "f"}}]},
-            {"tools": "messages[1].function_call"},
+            {"functions": "messages[1].function_call"},
         ),
         ({"messages": [{"role": "assistant", "content": "x", "tool_calls": None, "audio": None}]}, {}),
         ({"messages": [{"role": "assistant", "content": None, "refusal": "no"}]}, {}),
@@ -182,15 +179,6 @@ def test_pictures_do_not_make_a_prompt_long() -> None:
     parts = [{"type": "text", "text": "what is this?"}, picture]
     assert read(body(messages=[{"role": "user", "content": parts}])).prompt_bytes < 200
     assert read(body()).prompt_bytes == len(body())
-    typed = GenerateRequest(messages=[ChatMessage(role=Role.USER, content="hé")])
-    assert read_typed(typed).prompt_bytes == 3
-
-
-def test_typed_request_is_not_altered() -> None:
-    """Over an in-process transport the message is the caller's own."""
-    request = GenerateRequest(messages=[ChatMessage(role=Role.USER, content="hi")])
-    read_typed(request)
-    assert request.sampling is None
 
 
 def test_tool_conversation_reaches_a_provider_as_it_is() -> None:
@@ -212,49 +200,6 @@ def test_cloud_body_keeps_what_it_does_not_know() -> None:
     assert b'"metadata":{"a" : [1e2]}' in sent
     assert json.loads(sent)["model"] == "gpt"
     assert json.loads(sent)["stream_options"] == {"include_usage": True}
-
-
-def test_typed_request_becomes_openai() -> None:
-    """The typed contract is sent to a provider as OpenAI's JSON."""
-    request = read_typed(
-        GenerateRequest(
-            messages=[ChatMessage(role=Role.USER, content="hi")],
-            sampling=Sampling(max_output_tokens=5, temperature=0.0, stop=["x"]),
-        )
-    )
-    assert json.loads(request.body("m", stream=True)) == {
-        "max_tokens": 5, "temperature": 0.0, "stop": ["x"], "model": "m", "stream": True,
-        "messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True},
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("request_", "param"),
-    [
-        (GenerateRequest(), "messages"),
-        (GenerateRequest(messages=[ChatMessage(content="x")]), "messages[0].role"),
-        (GenerateRequest(messages=[ChatMessage(role=Role.USER)]), "messages[0].content"),
-        (GenerateRequest(messages=[ChatMessage(role=Role(9), content="x")]), "messages[0].role"),
-        (
-            GenerateRequest(
-                messages=[ChatMessage(role=Role.USER, content="x")],
-                sampling=Sampling(temperature=float("nan")),
-            ),
-            "temperature",
-        ),
-        (
-            GenerateRequest(
-                messages=[ChatMessage(role=Role.USER, content="x")], sampling=Sampling(max_output_tokens=0)
-            ),
-            "max_output_tokens",
-        ),
-    ],
-)
-def test_bad_typed_request(request_: GenerateRequest, param: str) -> None:
-    """Typed requests are checked like the others, under the contract's own names."""
-    with pytest.raises(InvalidRequest) as caught:
-        read_typed(request_)
-    assert caught.value.param == param
 
 
 @pytest.mark.parametrize("template", ["chatml", "smollm2", "mistral_instruct"])
@@ -294,30 +239,3 @@ def test_templates() -> None:
     )
     assert chat_template.apply("mistral_instruct", talk) == "[INST] S\n\nU[/INST] A</s>[INST] V[/INST]"
     assert chat_template.apply("mistral_instruct", talk[2:]) == " A</s>[INST] V[/INST]"
-
-
-def test_answers_have_openais_shape() -> None:
-    """One object, or chunks with role first, finish reason last, usage where asked for."""
-    head = chat_answer.AnswerHead("chatcmpl-1", 1_700_000_000, "smollm2", "local")
-    whole = json.loads(
-        chat_answer.completion(head, "hé", FinishReason.LENGTH, Usage(input_tokens=2, output_tokens=3))
-    )
-    assert whole["object"] == "chat.completion"
-    assert whole["provider"] == "local"
-    assert whole["choices"][0]["message"]["content"] == "hé"
-    assert whole["choices"][0]["finish_reason"] == "length"
-    assert whole["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
-    first = json.loads(chat_answer.delta_chunk(head, "a", first=True))
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "a"}
-    assert (
-        json.loads(chat_answer.finish_chunk(head, FinishReason.STOP))["choices"][0]["finish_reason"] == "stop"
-    )
-    assert json.loads(chat_answer.usage_chunk(head, Usage(input_tokens=1)))["choices"] == []
-    assert chat_answer.sse([b"{}", b"[]"]) == b"data: {}\n\ndata: []\n\n"
-
-
-@given(st.dictionaries(st.text(max_size=5).filter(lambda key: key != "provider"), st.integers(), max_size=4))
-def test_provider_is_put_in_front(fields: dict[str, int]) -> None:
-    """Whatever the provider's object holds, ours comes first and nothing else changes."""
-    compact = json.dumps(fields, separators=(",", ":")).encode()
-    assert json.loads(chat_answer.with_provider(compact, "cloud")) == {"provider": "cloud", **fields}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialects.openai_answer import MalformedAnswerError, read_answer
+from dialects.openai_answer import read_answer
 from dialects.openai_fault import Fault, read_fault
-from gen.weir.type.v1 import FinishReason, Usage
+from dialects.provider_body import MalformedAnswerError
+from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **top: Any) -> bytes:
@@ -82,12 +83,138 @@ def test_usage_is_passed_on_unless_hidden() -> None:
         [],
         7,
         {"completion_tokens": 1.5},
+        {"prompt_tokens": 1, "completion_tokens_details": {"reasoning_tokens": -1}},
+        {},
+        {"total_tokens": 7},
     ],
 )
 def test_absurd_usage_is_none(usage: Any) -> None:
     """Usage that counts nothing sensible is the same as none, and the answer survives."""
     body = read_answer(chunk({"content": "a"}, usage=usage))
     assert (body.usage, body.text) == (None, "a")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {
+            "prompt_tokens": 9,
+            "completion_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0},
+        },
+        {
+            "input_tokens": 9,
+            "output_tokens": 8,
+            "input_tokens_details": {"cached_tokens": 4},
+            "output_tokens_details": {"reasoning_tokens": 5},
+        },
+    ],
+    ids=["chat", "responses"],
+)
+def test_usage_under_either_names(usage: dict[str, Any]) -> None:
+    """Cached and reasoning tokens are told, under the names of either API."""
+    assert read_answer(chunk(usage=usage)).usage == Usage(
+        input_tokens=9, output_tokens=8, cached_input_tokens=4, reasoning_output_tokens=5
+    )
+
+
+def test_usage_without_details() -> None:
+    """What a provider does not say is absent, not 0."""
+    counts: dict[str, Any] = {
+        "prompt_tokens": 9,
+        "completion_tokens_details": None,
+        "prompt_tokens_details": {},
+    }
+    usage = read_answer(chunk(usage=counts)).usage
+    assert usage == Usage(input_tokens=9)
+    assert usage is not None
+    assert (usage.cached_input_tokens, usage.reasoning_output_tokens) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("delta", "content"),
+    [
+        ({}, False),
+        ({"role": "assistant"}, False),
+        ({"role": "assistant", "content": "", "refusal": None}, False),
+        ({"role": "assistant", "content": None, "tool_calls": [], "reasoning_content": ""}, False),
+        ({"content": "a"}, True),
+        ({"content": [{"type": "thinking", "thinking": "hm"}]}, True),
+        ({"reasoning_content": "hm"}, True),
+        ({"reasoning": "hm", "content": ""}, True),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}, True),
+        ({"refusal": "no"}, True),
+        ({"audio": {"data": "UklG"}}, True),
+        ({"images": [{"type": "image_url"}]}, True),
+        ({"tool_calls": [{"index": 0}]}, True),
+        ({"function_call": {"arguments": "{"}}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("index", [0, 1])
+def test_content(delta: dict[str, Any], index: int, *, content: bool) -> None:
+    """Any part of an answer counts, of whichever choice; the role alone, and what is empty, does not."""
+    choices = [{"index": index, "delta": delta, "finish_reason": None}]
+    assert read_answer(json.dumps({"choices": choices}).encode()).content is content
+
+
+def test_finish_reason_is_content() -> None:
+    """An end is a part of an answer; usage alone is none, and neither is an end that says that the answer broke."""
+    assert read_answer(chunk(finish="stop")).content
+    assert not read_answer(chunk(finish="error")).content
+    assert not read_answer(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}').content
+    assert not read_answer(b'{"id":"c","prompt_filter_results":[]}').content
+
+
+@pytest.mark.parametrize(
+    ("delta", "calls"),
+    [
+        (
+            {"tool_calls": [{"index": 1, "id": "c1", "function": {"name": "look", "arguments": ""}}]},
+            [ToolCallDelta(index=1, id="c1", name="look")],
+        ),
+        (
+            {"tool_calls": [{"index": 2, "id": None, "function": {"arguments": '{"a"'}}]},
+            [ToolCallDelta(index=2, arguments='{"a"')],
+        ),
+        (
+            {"tool_calls": [{"id": "a", "function": {"name": "f"}}, {"id": "b", "function": {"name": "g"}}]},
+            [ToolCallDelta(index=0, id="a", name="f"), ToolCallDelta(index=1, id="b", name="g")],
+        ),
+        (
+            {"tool_calls": [{"index": -1, "id": 7, "function": {"name": [], "arguments": {"a": 1}}}, 5]},
+            [ToolCallDelta(index=0, arguments='{"a":1}')],
+        ),
+        ({"tool_calls": [{"function": "rubbish"}]}, [ToolCallDelta()]),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, [ToolCallDelta(name="f", arguments="{}")]),
+        ({"content": "a", "tool_calls": None}, []),
+    ],
+    ids=str,
+)
+def test_tool_calls_are_read(delta: dict[str, Any], calls: list[ToolCallDelta]) -> None:
+    """Parts of calls with index, id, name and arguments; what has no number is counted, and rubbish harms nobody."""
+    assert list(read_answer(chunk(delta)).tool_calls) == calls
+
+
+def test_tool_calls_of_other_choices_are_not_told() -> None:
+    """The calls are choice 0's; that another choice holds one is told."""
+    choices = [{"index": 1, "delta": {"tool_calls": [{"index": 0, "id": "c"}]}}]
+    body = read_answer(json.dumps({"choices": choices}).encode())
+    assert (body.tool_calls, body.tool_call) == ((), True)
+
+
+def test_text_completion() -> None:
+    """A text completion's text and end are read like a chat's."""
+    choices = [
+        {"text": "b", "index": 1, "logprobs": None, "finish_reason": None},
+        {"text": "a", "index": 0, "logprobs": None, "finish_reason": "length"},
+    ]
+    body = read_answer(json.dumps({"object": "text_completion", "choices": choices}).encode())
+    assert (body.text, body.finish_reason, body.content) == ("a", FinishReason.LENGTH, True)
+    assert (body.choices, body.ended_choices) == ((1, 0), (0,))
+    empty = [{"text": "", "index": 0, "finish_reason": None}]
+    assert not read_answer(json.dumps({"choices": empty}).encode()).content
 
 
 @pytest.mark.parametrize(
@@ -147,7 +274,7 @@ def test_content_in_parts() -> None:
     [
         b"", b"<html>", b"[]", b"null", b"7", b'"x"', b'{"a":', b'{"choices":5}', b'{"choices":[5]}',
         b'{"choices":[{"index":"0"}]}', b'{"a":"\xff"}', b'{"\xff":1}',
-        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"a":NaN}',
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"a":NaN}', b'{"error":1e999}', b'{"error":"\\ud800"}',
     ],
     ids=lambda body: repr(body[:20]),
 )  # fmt: skip
@@ -192,6 +319,15 @@ def test_error_in_place_of_an_answer() -> None:
     [
         (b'{"error":{"message":"m","type":"t","code":"c","param":"p"}}', Fault("m", "t", "c", "p", None)),
         (b'{"error":"text"}', Fault("text")),
+        (b'{"error":{"message":"m","code":"429"}}', Fault("m", "", "429", None, 429)),
+        (
+            b'{"error":{"message":"m","code":"content_filter","status":400,"innererror":{"code":"X"}}}',
+            Fault("m", "", "content_filter", None, 400, "X"),
+        ),
+        (
+            b'{"error":{"message":"m","code":"1429","status":"UNAVAILABLE","innererror":7}}',
+            Fault("m", "", "1429"),
+        ),
         (b'{"object":"error","message":"m","type":"t","code":400}', Fault("m", "t", "", None, 400)),
         (b'{"detail":"Not Found"}', Fault("Not Found")),
         (b'{"error":{"message":7,"code":true,"param":3}}', Fault("")),
