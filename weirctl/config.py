@@ -26,7 +26,7 @@ from meshkit.settings import (
 from services.auth.settings import AuthSettings
 from services.cloud_adapter.settings import CloudAdapterSettings
 from services.ledger.settings import LedgerSettings
-from services.router.settings import RouterSettings
+from services.router.settings import RouterSettings, default_target_blocks
 from weirctl import sandbox_command
 from weirctl.settings import CommandSettings
 
@@ -54,7 +54,7 @@ class Config:
     postgres_dsn: str | None
     """Of a server of the user's own. May hold a password."""
     secrets: Mapping[str, str]
-    """The variables that providers name by `api_key_env`, as far as they are set."""
+    """The variables that hold providers' secrets, as far as they are set."""
 
     @property
     def run(self) -> Path:
@@ -129,7 +129,7 @@ def _checked(document: Mapping[str, Any], environment: Mapping[str, str]) -> Con
     if faults:
         raise SettingsError("\n".join(dict.fromkeys(faults)))
     command, cloud = build(CommandSettings, document, known), build(CloudAdapterSettings, document, known)
-    names = {provider.api_key_env for provider in cloud.providers.values() if provider.api_key_env}
+    names = {name for provider in cloud.providers.values() for name in provider.secret_variables}
     config = Config(
         home=home,
         document=document,
@@ -173,8 +173,8 @@ def _across(config: Config) -> list[str]:
 
 
 def _with_sandbox(document: Mapping[str, Any]) -> dict[str, Any]:
-    # A file without targets has the local one, and keeps it.
-    targets = document.get("targets") or {"local": {"kind": "triton"}}
+    # A file without targets has the local ones, and keeps them.
+    targets = document.get("targets") or default_target_blocks()
     providers = document.get("providers") or {}
     if not isinstance(targets, dict) or not isinstance(providers, dict):
         return dict(document)  # the check says what is wrong

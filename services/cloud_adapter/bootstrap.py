@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import SystemRandom
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from gen.weir.cloud.v1 import Provider
+from gen.weir.cloud.v1 import Provider as Listing
 from meshkit.serving import Servicer
 from meshkit.telemetry import Logger
-from services.cloud_adapter.adapters.metered import MeteredGenerate
-from services.cloud_adapter.adapters.openai_sdk import OpenAICompatible, trusted
-from services.cloud_adapter.adapters.secret import FoundSecret, secret_from_environment, secret_from_file
+from services.cloud_adapter.adapters.account import Account
+from services.cloud_adapter.adapters.azure_openai import AzureOpenAI
+from services.cloud_adapter.adapters.credentials import FoundCredentials, credentials
+from services.cloud_adapter.adapters.family import Family
+from services.cloud_adapter.adapters.http import HttpProvider, trusted
+from services.cloud_adapter.adapters.metered import Answers, MeteredEmbed, MeteredGenerate
+from services.cloud_adapter.adapters.openai_compatible import OpenAICompatible
+from services.cloud_adapter.domain.key_ring import KeyRing, Rests
+from services.cloud_adapter.embed import Embed
 from services.cloud_adapter.generate import Generate
 from services.cloud_adapter.list_providers import ListProviders
 from services.cloud_adapter.servicer import CloudAdapter
@@ -25,9 +34,7 @@ from services.cloud_adapter.settings import CloudAdapterSettings, ProviderSettin
 class Service:
     """The cloud adapter of one process (meshkit.server.Service)."""
 
-    def __init__(
-        self, providers: Mapping[str, OpenAICompatible], servicer: CloudAdapter, log: Logger
-    ) -> None:
+    def __init__(self, providers: Mapping[str, HttpProvider], servicer: CloudAdapter, log: Logger) -> None:
         self._providers = providers
         self._log = log
         self.servicer: Final = servicer
@@ -50,46 +57,81 @@ class Service:
             await provider.close()
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a provider's parts know of the world; all of it the real one by default."""
+
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    """Where `api_key_env` is looked up."""
+    random: Callable[[], float] = field(default_factory=lambda: SystemRandom().random)
+    """Evenly from [0, 1)."""
+    monotonic_s: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
 def build(
     settings: CloudAdapterSettings,
     registry: CollectorRegistry,
     log: Logger,
-    environment: Mapping[str, str] | None = None,
+    world: World | None = None,
 ) -> Service:
-    """The service. Reads secrets, once; opens no connection.
+    """The service. Reads secrets; opens no connection.
 
     Args:
         settings: the adapter's part of weir.yaml.
         registry: takes its metrics.
         log: takes what an operator should know.
-        environment: where `api_key_env` is looked up; the process's own by default.
+        world: environment, randomness and clocks; the process's own by default.
     """
-    known = os.environ if environment is None else environment
+    world = world or World()
     providers = {
-        name: _provider(name, provider, settings, known, log) for name, provider in settings.providers.items()
+        name: _provider(name, provider, settings, world, log) for name, provider in settings.providers.items()
     }
-    generate = MeteredGenerate(Generate(providers), frozenset(providers), registry, log)
-    return Service(providers, CloudAdapter(generate, ListProviders(providers)), log)
+    answers = Answers(frozenset(providers), registry, log)
+    servicer = CloudAdapter(
+        MeteredGenerate(Generate(providers), answers),
+        MeteredEmbed(Embed(providers), answers),
+        ListProviders(providers),
+    )
+    return Service(providers, servicer, log)
 
 
 def _provider(
-    name: str,
-    provider: ProviderSettings,
-    settings: CloudAdapterSettings,
-    environment: Mapping[str, str],
-    log: Logger,
-) -> OpenAICompatible:
-    found = _secret(provider, environment)
+    name: str, provider: ProviderSettings, settings: CloudAdapterSettings, world: World, log: Logger
+) -> HttpProvider:
+    found = credentials(provider, world.environment, world.monotonic_s)
     authorities, distrust = _authorities(provider)
-    if found.warning:
-        log.warning("provider secret", provider=name, problem=found.warning)
-    if provider.in_clear and not found.problem:
-        log.warning("provider secret", provider=name, problem="it crosses the network unencrypted: use https")
+    _warn(name, provider, found, log)
     problem = found.problem or distrust
-    listing = Provider(
+    listing = Listing(
         name=name, base_url=provider.base_url, sandbox=provider.sandbox, usable=not problem, problem=problem
     )
-    return OpenAICompatible(listing, provider, settings.cloud_adapter, found.secret, authorities, _now)
+    family: Family = (
+        AzureOpenAI(provider) if provider.family == "azure_openai" else OpenAICompatible(provider)
+    )
+    account = _account(name, provider, found, family, world, log)
+    return HttpProvider(listing, provider, settings.cloud_adapter, family, account, authorities, world.now)
+
+
+def _account(
+    name: str, provider: ProviderSettings, found: FoundCredentials, family: Family, world: World, log: Logger
+) -> Account:
+    refused, limited = provider.key_refused_rest_s, provider.key_limited_rest_s
+    rests = Rests(timedelta(seconds=refused), timedelta(seconds=limited))
+    ring = KeyRing(found.weights, rests, world.random, world.monotonic_s)
+
+    def told(place: int, status: int, rest: timedelta) -> None:
+        rest_s = rest.total_seconds()
+        log.warning("provider key rests", provider=name, key=found.names[place], status=status, rest_s=rest_s)
+
+    return Account(found.credentials, ring, family.headers, told)
+
+
+def _warn(name: str, provider: ProviderSettings, found: FoundCredentials, log: Logger) -> None:
+    for warning in found.warnings:
+        log.warning("provider secret", provider=name, problem=warning)
+    if provider.in_clear and not found.problem:
+        log.warning("provider secret", provider=name, problem="it crosses the network unencrypted: use https")
 
 
 def _authorities(provider: ProviderSettings) -> tuple[ssl.SSLContext, str]:
@@ -98,17 +140,3 @@ def _authorities(provider: ProviderSettings) -> tuple[ssl.SSLContext, str]:
     except OSError as error:
         # It is never asked, so whom it would trust does not matter.
         return ssl.create_default_context(), f"ca_file {provider.ca_file}: {error.strerror}"
-
-
-def _secret(provider: ProviderSettings, environment: Mapping[str, str]) -> FoundSecret:
-    if provider.api_key_file is not None:
-        return secret_from_file(provider.api_key_file)
-    if provider.api_key_env is not None:
-        return secret_from_environment(provider.api_key_env, environment)
-    if provider.sandbox:
-        return FoundSecret()
-    return FoundSecret(problem="neither api_key_file nor api_key_env is set")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,7 +1,9 @@
 """Which noun a provider's failure is: the one place where providers' words become Weir's errors.
 
-Details for the router, in each: `delivered` (text or a part of a tool call was passed on), and where they are known
-`status` (HTTP), `provider_code`, and `sent: false` (the request never left, so it cost nothing).
+Details for the router, in each: `delivered` (text or a part of a tool call was passed on), and one of `sent: false`
+(the request never left, so it cost nothing), `status` (of HTTP, or that the provider's own error names; a success where
+what came with it is no answer), or `sent: true` alone (the connection broke before an answer began). `provider_code`
+where the provider gives one; `other_key: true` where one of several keys was refused and another can be used at once.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ from meshkit.errors import (
 from services.cloud_adapter.ports import UnreachableError
 
 _CONTEXT = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_FILTER = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+_FILTER = frozenset({
+    "content_filter", "content_policy_violation", "image_content_policy_violation", "moderation_blocked",
+    "ResponsibleAIPolicyViolation",
+})  # fmt: skip
+_PROMPT = "invalid_prompt"
 _RATE = frozenset({"rate_limit_exceeded", "rate_limit_error"})
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _LONGEST_CODE = 64
@@ -50,7 +56,7 @@ def unreachable(provider: str, error: UnreachableError) -> WeirError:
 
 
 def refused(
-    provider: str, model: str, fault: Fault, status: int | None, retry_after: timedelta | None = None
+    provider: str, model: str, fault: Fault, status: int, retry_after: timedelta | None = None
 ) -> WeirError:
     """The error for a provider that gave no answer.
 
@@ -62,13 +68,26 @@ def refused(
         provider: its name in the configuration.
         model: the model that was asked for.
         fault: what the provider says; its texts are redacted already.
-        status: of HTTP, or None where an answer that had begun turned out to be an error.
+        status: of HTTP.
         retry_after: what the provider asks for.
     """
-    status = fault.status if status is None else status
     error = _by_code(provider, fault) or _by_status(provider, model, fault, status)
     error.retry_after = retry_after
     error.details = _details(fault, status, delivered=False)
+    return error
+
+
+def error_for_an_answer(provider: str, model: str, fault: Fault, status: int) -> WeirError:
+    """The error for a provider that sent one under a success, before any answer.
+
+    Args:
+        provider: its name in the configuration.
+        model: the model that was asked for.
+        fault: what the provider says, redacted. The status that it names counts, where it names one.
+        status: of HTTP, a success.
+    """
+    error = _by_code(provider, fault) or _by_status(provider, model, fault, fault.status)
+    error.details = _details(fault, fault.status or status, delivered=False)
     return error
 
 
@@ -86,23 +105,23 @@ def broken(provider: str, text: str, fault: Fault, status: int, *, delivered: bo
     return kind(_says(provider, text, fault), details=_details(fault, status, delivered=delivered))
 
 
-def _details(fault: Fault, status: int | None, *, delivered: bool) -> dict[str, str]:
-    details = {"delivered": "true" if delivered else "false"}
-    if status is not None:
-        details["status"] = str(status)
+def _details(fault: Fault, status: int, *, delivered: bool) -> dict[str, str]:
+    details = {"delivered": "true" if delivered else "false", "status": str(status)}
     if code := fault.code or fault.kind:
         details["provider_code"] = code[:_LONGEST_CODE]
     return details
 
 
 def _by_code(provider: str, fault: Fault) -> WeirError | None:
-    named = {fault.code, fault.kind}
+    named = {fault.code, fault.kind, fault.inner_code}
     if named & _CONTEXT:
         return ContextTooLong(
             fault.message or f"prompt and answer do not fit {provider}'s model", param=fault.param
         )
     if named & _FILTER:
         return ContentFiltered(fault.message or f"{provider} refuses the content", param=fault.param)
+    if fault.code == _PROMPT:
+        return InvalidRequest(fault.message or f"{provider} refuses the prompt", param=fault.param)
     if named & _QUOTA:
         return UpstreamError(f"{provider}: the account's quota is used up")
     if named & _RATE:

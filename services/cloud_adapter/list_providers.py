@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gen.weir.cloud.v1 import ListProvidersResponse
-from services.cloud_adapter.ports import ChatProvider
+from services.cloud_adapter.ports import Provider
 
 
 class ListProviders:
     """Knows what was configured at the start; asks no provider."""
 
-    def __init__(self, providers: Mapping[str, ChatProvider]) -> None:
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._response = ListProvidersResponse(
             providers=[provider.listing for provider in providers.values()]
         )

@@ -5,15 +5,26 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Protocol
 
-from gen.weir.cloud.v1 import Provider
+from gen.weir.cloud.v1 import Provider as Listing
+
+
+class Resource(StrEnum):
+    """What can be asked for: OpenAI's paths, below the address of a provider."""
+
+    CHAT_COMPLETIONS = "chat/completions"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One chat completion to be sent."""
+    """One request to be sent."""
 
+    resource: Resource
     body: bytes
     """The JSON object, sent as it is."""
     stream: bool
@@ -49,13 +60,19 @@ class UnreachableError(Exception):
 
 
 class RefusedError(Exception):
-    """The provider answered with a status other than success. `body` is cut at a limit and not trusted."""
+    """The provider answered with a status other than success. `body` is cut at a limit and not trusted.
 
-    def __init__(self, status: int, body: bytes, retry_after: timedelta | None) -> None:
+    `other_key`: it refused the key, and another one can be used at once.
+    """
+
+    def __init__(
+        self, status: int, body: bytes, retry_after: timedelta | None, *, other_key: bool = False
+    ) -> None:
         super().__init__(f"HTTP {status}")
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        self.other_key = other_key
 
 
 class AnswerCutError(Exception):
@@ -84,11 +101,11 @@ class ProviderAnswer(Protocol):
         """Nothing more is wanted: keeps the connection for the next question if the answer ends about now."""
 
 
-class ChatProvider(Protocol):
-    """A provider of OpenAI-format chat completions."""
+class Provider(Protocol):
+    """Whoever answers OpenAI-format requests."""
 
     @property
-    def listing(self) -> Provider:
+    def listing(self) -> Listing:
         """How it is listed."""
 
     @property
@@ -96,7 +113,7 @@ class ChatProvider(Protocol):
         """How much is read."""
 
     def redact(self, text: str) -> str:
-        """The text without the provider's secret and whatever looks like one."""
+        """The text without the provider's secrets and whatever looks like one."""
 
     def ask(self, question: Question) -> AbstractAsyncContextManager[ProviderAnswer]:
         """Sends a question once, without retries. Leaving the context early ends the HTTP request at once.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dialects.openai_answer import AnswerBody, MalformedAnswerError, read_answer
 from dialects.openai_fault import Fault
+from dialects.provider_body import AnswerBody, MalformedAnswerError
 from dialects.sse import DONE, EventTooLargeError, SseEvent, SseSplitter
 from gen.weir.cloud.v1 import GenerateResponse
 from gen.weir.type.v1 import FinishReason
+from services.cloud_adapter.forms import Form
 from services.cloud_adapter.reading import Failure
 
 _ERROR_EVENT = b"error"
@@ -17,17 +18,18 @@ _ERROR_EVENT = b"error"
 class StreamReader:
     """Reads one stream (services.cloud_adapter.reading.Reader).
 
-    The stream is whole where the provider says `[DONE]`, or ends it cleanly after every choice in it was ended. A
-    response without anything in it is a sign of life: a comment arrived.
+    The stream is whole where an event says so; in forms that have no such event, where the provider says `[DONE]`, or
+    ends the stream cleanly after every choice in it was ended. A response without anything in it is a sign of life: a
+    comment arrived.
 
     Args:
         max_event_bytes: limit of one event.
-        hide_usage: as GenerateRequest.hide_stream_usage.
+        form: how events are read.
     """
 
-    def __init__(self, max_event_bytes: int, *, hide_usage: bool) -> None:
+    def __init__(self, max_event_bytes: int, form: Form) -> None:
         self._splitter = SseSplitter(max_event_bytes)
-        self._hide_usage = hide_usage
+        self._form = form
         self._lives_seen = 0
         self._model_named = False
         self._tool_call_begun = False
@@ -53,7 +55,7 @@ class StreamReader:
     def _at_end(self, response: GenerateResponse | None) -> GenerateResponse | None:
         if self.finished or self.failure is not None:
             return response
-        if not self._any_choice or self._open_choices:
+        if not self._any_choice or self._open_choices or not self._form.done_ends:
             self.failure = Failure("ended the stream before the answer was complete")
             return response
         self.finished = True
@@ -78,13 +80,15 @@ class StreamReader:
         return response
 
     def _done(self) -> None:
+        if not self._form.done_ends:
+            return  # its own last event is still awaited
         self.finished = self._any_choice
         if not self.finished:
             self.failure = Failure("sent a stream without an answer")
 
     def _read(self, event: SseEvent, response: GenerateResponse, texts: list[str]) -> None:
         try:
-            body = read_answer(event.data, hide_stream_usage=self._hide_usage)
+            body = self._form.read_event(event.data)
         except MalformedAnswerError:
             response.malformed_events += 1
             return
@@ -98,6 +102,10 @@ class StreamReader:
     def _note(self, body: AnswerBody, response: GenerateResponse) -> None:
         if body.passed_on:
             response.bodies.append(body.passed_on)
+        if body.content:
+            response.content = True
+        if body.tool_calls:
+            response.tool_calls.extend(body.tool_calls)
         if body.usage is not None:
             response.usage = body.usage
         if body.finish_reason is not FinishReason.UNSPECIFIED:
@@ -107,6 +115,8 @@ class StreamReader:
             self._model_named = True
         if body.tool_call:
             self._tool_call_begun = True
+        if body.terminal:
+            self.finished = True
         if body.choices:
             self._any_choice = True
             self._open_choices.update(body.choices)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dialects.openai_answer import MalformedAnswerError, read_answer
+from dialects.provider_body import AnswerBody, MalformedAnswerError
 from gen.weir.cloud.v1 import GenerateResponse
+from services.cloud_adapter.forms import Form
 from services.cloud_adapter.reading import Failure
 
 
@@ -12,11 +13,13 @@ class WholeReader:
 
     Args:
         max_answer_bytes: most bytes that the body may have.
+        form: how it is read.
         stream_expected: a stream was asked for, so that only an error can be right.
     """
 
-    def __init__(self, max_answer_bytes: int, *, stream_expected: bool = False) -> None:
+    def __init__(self, max_answer_bytes: int, form: Form, *, stream_expected: bool = False) -> None:
         self._max_answer_bytes = max_answer_bytes
+        self._form = form
         self._stream_expected = stream_expected
         self._body = bytearray()
         self.finished = False
@@ -34,25 +37,31 @@ class WholeReader:
 
     def _read(self) -> GenerateResponse | None:
         try:
-            answer = read_answer(bytes(self._body))
+            answer = self._form.read_whole(bytes(self._body))
         except MalformedAnswerError:
-            self.failure = Failure("sent what is no chat completion" if self._body else "sent an empty body")
-            return None
-        if answer.fault is not None:
-            self.failure = Failure("sent an error in place of an answer", answer.fault)
-        elif self._stream_expected:
-            self.failure = Failure("was asked for a stream and sent none")
-        elif not answer.choices:
-            self.failure = Failure("sent an answer without choices")
-        else:
-            self.finished = True
-            return GenerateResponse(
-                bodies=[answer.passed_on],
-                text=answer.text,
-                tool_call_begun=answer.tool_call,
-                finish_reason=answer.finish_reason,
-                usage=answer.usage,
-                model=answer.model,
-                finished=True,
+            self.failure = Failure(
+                f"sent what is no {self._form.what}" if self._body else "sent an empty body"
             )
-        return None
+            return None
+        self.failure = self._fault_of(answer)
+        if self.failure is not None:
+            return None
+        self.finished = True
+        return GenerateResponse(
+            bodies=[answer.passed_on],
+            text=answer.text,
+            tool_call_begun=answer.tool_call,
+            tool_calls=list(answer.tool_calls),
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            model=answer.model,
+            content=True,
+            finished=True,
+        )
+
+    def _fault_of(self, answer: AnswerBody) -> Failure | None:
+        if answer.fault is not None:
+            return Failure("sent an error in place of an answer", answer.fault)
+        if self._stream_expected:
+            return Failure("was asked for a stream and sent none")
+        return None if answer.choices else Failure("sent an answer with nothing in it")

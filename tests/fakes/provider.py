@@ -1,7 +1,10 @@
 """A small OpenAI-compatible provider that misbehaves on demand; also the benchmark's instant provider.
 
 The model's name chooses what it does: `instant`, `cut:after=3`, `rate_limit:retry_after_s=2,times=1`; see
-provider_faults.py. Alone: `python -m tests.fakes.provider --port 9000`; `GET /log` there shows what was asked.
+provider_faults.py. Alone: `python -m tests.fakes.provider --port 9000`; `GET /log` there shows what was asked,
+when, and when clients left. It serves /chat/completions, /completions, /embeddings and /responses below any prefix, and
+Azure's paths below /openai, where the deployment's name stands for the model's and a key and an api-version are asked
+for.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import contextlib
 import json
 import signal
 import ssl
-from collections import Counter
+import time
 from typing import Any, Self
 
+from tests.fakes.provider_choice import EVERY_FAULT, Choice
+from tests.fakes.provider_endpoints import Place, place_of, rendering_for
 from tests.fakes.provider_exchange import Behaviour, ClientGoneError, Exchange, Seen
-from tests.fakes.provider_faults import FAULTS, instant
 
 _GONE = (ClientGoneError, ConnectionError, asyncio.IncompleteReadError)
 
@@ -28,6 +32,9 @@ class FakeProvider:
         port: 0 takes a free one.
         host: where it listens.
         tls: what it shows of itself; None is plain HTTP.
+
+    `key_behaviours` (a secret -> what a model's name may be) goes before the model's name, so that one key of several
+    can fail. It may be changed at any time.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
@@ -36,16 +43,23 @@ class FakeProvider:
         self._port = port
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._happened: Counter[str] = Counter()
+        self._choice = Choice()
         self._server: asyncio.Server | None = None
         self._arrived = asyncio.Condition()
+        self._began_s = time.monotonic()
+        self.key_behaviours: dict[str, str] = {}
         self.seen: list[Seen] = []
 
     @property
     def base_url(self) -> str:
         """For a client's `base_url`."""
+        return f"{self.azure_endpoint}/v1"
+
+    @property
+    def azure_endpoint(self) -> str:
+        """For a client's `azure_endpoint`."""
         scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://{self._host}:{self._port}/v1"
+        return f"{scheme}://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -87,25 +101,48 @@ class FakeProvider:
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
         }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        seen = Seen(json.loads(raw) if raw else {}, headers, raw, connection)
-        behaviour = Behaviour.of(seen.model)
-        exchange = Exchange(seen, behaviour, reader, writer)
+        target = head[0].split()[1]
+        seen = self._seen(place_of(target), headers, raw, connection)
+        wanted = self.key_behaviours.get(seen.key, seen.model)
+        exchange = Exchange(seen, Behaviour.of(wanted), reader, writer, rendering_for(seen.endpoint, seen))
         if head[0].startswith("GET "):
-            await exchange.answer(200, json.dumps(self._document(head[0].split()[1])).encode())
+            await exchange.answer(200, json.dumps(self._document(target)).encode())
             return
         await self._note(seen)
         try:
-            await self._fault(behaviour, seen.model)(exchange)
-            seen.answered = True
+            if not await self._is_refused(exchange, place_of(target)):
+                await self._choice.fault(wanted, seen.request_id)(exchange)
+            seen.answered, seen.answered_ms = True, self._since_ms(seen)
         except _GONE:
+            seen.client_gone_ms = self._since_ms(seen)
             seen.gone.set()
             raise
 
-    def _fault(self, behaviour: Behaviour, model: str) -> Any:
-        self._happened[model] += 1
-        if self._happened[model] > behaviour.option("times", self._happened[model]):
-            return instant
-        return FAULTS.get(behaviour.fault, instant)
+    def _seen(self, place: Place, headers: dict[str, str], raw: bytes, connection: int) -> Seen:
+        return Seen(
+            json.loads(raw) if raw else {},
+            headers,
+            raw,
+            connection,
+            path=place.path,
+            endpoint=place.endpoint,
+            deployment=place.deployment,
+            azure=place.azure,
+            begun_ms=round((time.monotonic() - self._began_s) * 1_000, 1),
+        )
+
+    def _since_ms(self, seen: Seen) -> float:
+        return round((time.monotonic() - self._began_s) * 1_000 - seen.begun_ms, 1)
+
+    async def _is_refused(self, exchange: Exchange, place: Place) -> bool:
+        """Answers what no fault is needed for: an unknown path, and at Azure's a missing key or api-version."""
+        if not place.endpoint or (place.azure and not place.api_version):
+            await exchange.error(404, "Resource not found", code="404")
+        elif place.azure and not exchange.seen.key:
+            await exchange.error(401, "Access denied due to missing subscription key", code="401")
+        else:
+            return False
+        return True
 
     async def _note(self, seen: Seen) -> None:
         async with self._arrived:
@@ -114,8 +151,9 @@ class FakeProvider:
 
     def _document(self, path: str) -> dict[str, Any]:
         if path == "/log":
-            return {"requests": [seen.summary() for seen in self.seen]}
-        return {"object": "list", "data": [{"id": name, "object": "model"} for name in FAULTS]}
+            now_ms = round((time.monotonic() - self._began_s) * 1_000, 1)
+            return {"now_ms": now_ms, "requests": [seen.summary() for seen in self.seen]}
+        return {"object": "list", "data": [{"id": name, "object": "model"} for name in EVERY_FAULT]}
 
 
 async def _serve(port: int, host: str) -> None:

@@ -20,8 +20,8 @@ async def instant(exchange: Exchange) -> None:
         await exchange.answer(200, _completion(model, count))
         return
     await exchange.begin_stream()
-    await _speak(exchange, count)
-    await _finish(exchange, count)
+    await speak(exchange, count)
+    await finish(exchange, count)
 
 
 async def rate_limit(exchange: Exchange) -> None:
@@ -88,8 +88,8 @@ async def late(exchange: Exchange) -> None:
     """Headers at once, the first token after `delay_ms` (20 s)."""
     await exchange.begin_stream()
     await exchange.wait(exchange.behaviour.option("delay_ms", 20_000) / 1_000)
-    await _speak(exchange, exchange.chunks)
-    await _finish(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks)
+    await finish(exchange, exchange.chunks)
 
 
 async def cut(exchange: Exchange) -> None:
@@ -100,21 +100,21 @@ async def cut(exchange: Exchange) -> None:
         await exchange.send(head.encode() + body[: len(body) // 2])
     else:
         await exchange.begin_stream()
-        await _speak(exchange, exchange.behaviour.option("after", 40))
+        await speak(exchange, exchange.behaviour.option("after", 40))
     exchange.cut()
 
 
 async def early_end(exchange: Exchange) -> None:
     """Ends the stream cleanly after `after` (40) words, with neither finish reason nor [DONE]."""
     await exchange.begin_stream()
-    await _speak(exchange, exchange.behaviour.option("after", 40))
+    await speak(exchange, exchange.behaviour.option("after", 40))
     await exchange.end_stream()
 
 
 async def stall(exchange: Exchange) -> None:
     """Falls silent after `after` (40) words, the connection open."""
     await exchange.begin_stream()
-    await _speak(exchange, exchange.behaviour.option("after", 40))
+    await speak(exchange, exchange.behaviour.option("after", 40))
     await exchange.forever()
 
 
@@ -124,38 +124,46 @@ async def comments(exchange: Exchange) -> None:
     for _ in range(exchange.behaviour.option("comments", 3)):
         await exchange.piece(b": still working\n\n")
         await exchange.wait(exchange.behaviour.option("gap_ms", 50) / 1_000)
-    await _speak(exchange, exchange.chunks)
-    await _finish(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks)
+    await finish(exchange, exchange.chunks)
 
 
 async def malformed(exchange: Exchange) -> None:
     """One event that is no JSON among good ones."""
     await exchange.begin_stream()
-    await _speak(exchange, 1)
+    await speak(exchange, 1)
     await exchange.event(b'{"choices": [{"delta": {"con')
-    await _speak(exchange, exchange.chunks, start=1)
-    await _finish(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks, start=1)
+    await finish(exchange, exchange.chunks)
 
 
 async def no_done(exchange: Exchange) -> None:
     """A complete stream without [DONE]."""
     await exchange.begin_stream()
-    await _speak(exchange, exchange.chunks)
-    await _finish(exchange, exchange.chunks, done=False)
+    await speak(exchange, exchange.chunks)
+    await finish(exchange, exchange.chunks, done=False)
 
 
 async def no_done_cut(exchange: Exchange) -> None:
     """A stream with its finish reason, cut before its end."""
     await exchange.begin_stream()
-    await _speak(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks)
     await exchange.event(chunk(exchange.seen.model, {}, "stop"))
     exchange.cut()
+
+
+async def no_done_hangs(exchange: Exchange) -> None:
+    """A stream with its finish reason, then silence, the connection open."""
+    await exchange.begin_stream()
+    await speak(exchange, exchange.chunks)
+    await exchange.event(chunk(exchange.seen.model, {}, "stop"))
+    await exchange.forever()
 
 
 async def done_hangs(exchange: Exchange) -> None:
     """A complete stream whose connection stays open after [DONE]."""
     await exchange.begin_stream()
-    await _speak(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks)
     await exchange.event(chunk(exchange.seen.model, {}, "stop"))
     await exchange.event(b"[DONE]")
     await exchange.forever()
@@ -172,7 +180,7 @@ async def error_event(exchange: Exchange) -> None:
     """An error event after `after` (40) words; it quotes the key it was sent."""
     key = exchange.seen.headers.get("authorization", "")
     await exchange.begin_stream()
-    await _speak(exchange, exchange.behaviour.option("after", 40))
+    await speak(exchange, exchange.behaviour.option("after", 40))
     fault = {"message": f"The server had an error; you sent {key}", "type": "server_error", "code": None}
     await exchange.event(json.dumps({"error": fault}).encode())
     await exchange.end_stream()
@@ -208,7 +216,7 @@ async def huge_event(exchange: Exchange) -> None:
     """One event of `mib` (5) MiB."""
     await exchange.begin_stream()
     await exchange.event(chunk("huge", {"content": "x" * (exchange.behaviour.option("mib", 5) << 20)}))
-    await _finish(exchange, 1)
+    await finish(exchange, 1)
 
 
 async def bad_gzip(exchange: Exchange) -> None:
@@ -228,7 +236,7 @@ async def no_usage(exchange: Exchange) -> None:
         await exchange.answer(200, completion(exchange.seen.model, exchange.chunks, usage=None))
         return
     await exchange.begin_stream()
-    await _speak(exchange, exchange.chunks)
+    await speak(exchange, exchange.chunks)
     await exchange.event(chunk(exchange.seen.model, {}, "stop"))
     await exchange.event(b"[DONE]")
     await exchange.end_stream()
@@ -252,7 +260,7 @@ async def flood(exchange: Exchange) -> None:
     await exchange.begin_stream()
     for _ in range(exchange.behaviour.option("mib", 64) << 4):
         await exchange.event(event)
-    await _finish(exchange, 1)
+    await finish(exchange, 1)
 
 
 async def tool_call(exchange: Exchange) -> None:
@@ -265,7 +273,7 @@ async def tool_call(exchange: Exchange) -> None:
     await exchange.end_stream()
 
 
-async def _speak(exchange: Exchange, count: int, start: int = 0) -> None:
+async def speak(exchange: Exchange, count: int, start: int = 0) -> None:
     """The words from `start` to before `count`."""
     gap_s = exchange.behaviour.option("gap_ms", 0) / 1_000
     events = _word_events(exchange.seen.model, count, usage_asked=exchange.wants_usage)
@@ -275,7 +283,8 @@ async def _speak(exchange: Exchange, count: int, start: int = 0) -> None:
         await exchange.send(event)
 
 
-async def _finish(exchange: Exchange, count: int, *, done: bool = True) -> None:
+async def finish(exchange: Exchange, count: int, *, done: bool = True) -> None:
+    """The finish reason, usage where it was asked for, and the clean end."""
     model, asked = exchange.seen.model, exchange.wants_usage
     await exchange.event(chunk(model, {}, "stop", **({"usage": None} if asked else {})))
     if asked:
@@ -308,9 +317,9 @@ FAULTS: Mapping[str, Fault] = MappingProxyType({
     fault.__name__: fault
     for fault in (
         instant, rate_limit, quota, status, bad_param, context_length, content_filter, redirect, reset, not_http,
-        silent, late, cut, early_end, stall, comments, malformed, no_done, no_done_cut, done_hangs, empty_stream,
-        error_event, error_body, html, empty, no_choices, huge_answer, huge_event, bad_gzip, good_gzip, no_usage,
-        crlf, flood, tool_call,
+        silent, late, cut, early_end, stall, comments, malformed, no_done, no_done_cut, no_done_hangs, done_hangs,
+        empty_stream, error_event, error_body, html, empty, no_choices, huge_answer, huge_event, bad_gzip, good_gzip,
+        no_usage, crlf, flood, tool_call,
     )
 })  # fmt: skip
 """By name; any other model is answered as it should be, without gaps."""

@@ -9,24 +9,19 @@ import ssl
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from gen.weir.cloud.v1 import GenerateRequest, ListProvidersRequest
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
 from meshkit.errors import NoHealthyTarget, UpstreamError, UpstreamTimeout, WeirError
-from meshkit.inprocess import InProcessTransport
-from meshkit.telemetry import Logger
-from services.cloud_adapter.bootstrap import build
-from services.cloud_adapter.settings import CloudAdapterSettings
+from tests.fakes.adapting import adapting
 from tests.fakes.provider import FakeProvider
 
 SOON_S = 20.0
@@ -34,22 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CERTIFICATE = ROOT / "tests" / "fakes" / "provider_tls" / "certificate.pem"
 """Self-signed for 127.0.0.1, good for a hundred years; its key is no secret."""
 SECRET = "sk-test-1234567890abcdef"
-
-
-@asynccontextmanager
-async def adapting(
-    log_path: Path, environment: dict[str, str] | None = None, **providers: dict[str, Any]
-) -> AsyncIterator[CloudAdapterClient]:
-    descriptor = os.open(log_path, os.O_CREAT | os.O_WRONLY)
-    log = Logger("cloud_adapter", descriptor)
-    settings = CloudAdapterSettings.model_validate({"providers": providers})
-    service = build(settings, CollectorRegistry(), log, environment or {})
-    await service.start()
-    try:
-        yield CloudAdapterClient(InProcessTransport(service.servicer, log))
-    finally:
-        await service.stop()
-        os.close(descriptor)
 
 
 async def failing(client: CloudAdapterClient, provider: str, **changes: Any) -> WeirError:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.weir.cloud.v1 import GenerateResponse
-from gen.weir.type.v1 import FinishReason, Usage
+from gen.weir.cloud.v1 import Endpoint, GenerateResponse
+from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
+from services.cloud_adapter.forms import form_for
 from services.cloud_adapter.read_stream import StreamReader
 from services.cloud_adapter.read_whole import WholeReader
 
@@ -35,9 +36,11 @@ STREAM = (
 )
 
 
-def reading(pieces: list[bytes], *, hide_usage: bool = False) -> tuple[StreamReader, list[GenerateResponse]]:
+def reading(
+    pieces: list[bytes], endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, *, hide_usage: bool = False
+) -> tuple[StreamReader, list[GenerateResponse]]:
     """Reads pieces and the clean end, as far as the reader wants them."""
-    reader = StreamReader(10_000, hide_usage=hide_usage)
+    reader = StreamReader(10_000, form_for(endpoint, hide_usage=hide_usage))
     responses = []
     for piece in [*(piece for piece in pieces if piece), b""]:
         if reader.finished or reader.failure is not None:
@@ -136,6 +139,92 @@ def test_tool_call_is_told_from_then_on() -> None:
     assert reader.delivered
 
 
+def test_parts_of_tool_calls_are_told_in_order() -> None:
+    """What a read brings of tool calls is told with it."""
+    begun = event({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]})
+    more = event({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})
+    _, responses = reading([begun + more, event({}, "tool_calls"), DONE])
+    assert responses[0].tool_calls == [
+        ToolCallDelta(index=0, id="c", name="f"),
+        ToolCallDelta(index=0, arguments="{}"),
+    ]
+    assert not any(response.tool_calls for response in responses[1:])
+
+
+def test_content_is_told_with_what_holds_it() -> None:
+    """The role and usage are no content; a thought and an end are."""
+    pieces = [
+        event({"role": "assistant", "content": ""}), event({"reasoning_content": "hm"}), event({}, "stop"), USAGE, DONE,
+    ]  # fmt: skip
+    reader, responses = reading(pieces)
+    assert [response.content for response in responses] == [False, True, True, False, False]
+    assert not reader.delivered
+
+
+def named(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, **fields}).encode())
+
+
+CREATED = named("response.created", response={"model": "m", "status": "in_progress"})
+DELTA = named("response.output_text.delta", output_index=0, delta="It ")
+COMPLETED = named(
+    "response.completed",
+    response={"status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 2}},
+)
+RESPONSE = CREATED + DELTA + DELTA + b"data: {broken\n\n" + COMPLETED
+
+
+@given(st.lists(st.integers(0, len(RESPONSE))))
+def test_pieces_of_a_response_do_not_matter(cuts: list[int]) -> None:
+    """A response's events are read the same however they are cut; its own last event ends it, without [DONE]."""
+    bounds = [0, *sorted(cuts), len(RESPONSE)]
+    pieces = [RESPONSE[start:stop] for start, stop in pairwise(bounds)]
+    reader, responses = reading(pieces, Endpoint.RESPONSES)
+    bodies, *rest = summary(responses)
+    assert [json.loads(body)["type"] for body in bodies] == [
+        "response.created", "response.output_text.delta", "response.output_text.delta", "response.completed",
+    ]  # fmt: skip
+    assert rest == ["It It ", [FinishReason.STOP], [Usage(input_tokens=1, output_tokens=2)], ["m"], 1, 1]
+    assert (reader.finished, reader.failure, responses[-1].finished) == (True, None, True)
+
+
+@given(st.integers(0, len(RESPONSE) - len(COMPLETED)))
+def test_every_cut_response_is_a_failure(length: int) -> None:
+    """A clean end before the last event is never taken for a whole response."""
+    reader, responses = reading([RESPONSE[:length]], Endpoint.RESPONSES)
+    assert not reader.finished
+    assert reader.failure is not None
+    assert reader.delivered == any(response.text for response in responses)
+
+
+def test_done_ends_no_response() -> None:
+    """[DONE] in place of the last event does not make a response whole."""
+    reader, _ = reading([CREATED, DELTA, DONE], Endpoint.RESPONSES)
+    assert not reader.finished
+    assert reader.failure is not None
+
+
+def test_failed_response_after_text() -> None:
+    """Text and the failure in one read: the text is given, then the failure with the provider's words."""
+    failed = named("response.failed", response={"error": {"code": "server_error", "message": "no more"}})
+    reader, (response,) = reading([CREATED + DELTA + failed], Endpoint.RESPONSES)
+    assert (response.text, response.finished, reader.delivered) == ("It ", False, True)
+    assert reader.failure is not None
+    assert reader.failure.fault is not None
+    assert reader.failure.fault.message == "no more"
+
+
+def test_text_completions_end_as_chats_do() -> None:
+    """Text completions are whole at [DONE]."""
+    word = b'data: {"object":"text_completion","choices":[{"text":"It ","index":0,"finish_reason":null}]}\n\n'
+    end = b'data: {"object":"text_completion","choices":[{"text":"","index":0,"finish_reason":"length"}]}\n\n'
+    reader, responses = reading([word, word, end, DONE], Endpoint.COMPLETIONS)
+    assert "".join(response.text for response in responses) == "It It "
+    assert responses[2].finish_reason == FinishReason.LENGTH
+    assert reader.finished
+    assert reading([word, word], Endpoint.COMPLETIONS)[0].failure is not None
+
+
 def test_huge_event_is_a_failure() -> None:
     """An event over the limit ends the reading."""
     reader, responses = reading([event({"content": "x" * 10_000})])
@@ -144,8 +233,10 @@ def test_huge_event_is_a_failure() -> None:
     assert "10000 bytes" in reader.failure.text
 
 
-def whole(body: bytes, **options: Any) -> tuple[WholeReader, GenerateResponse | None]:
-    reader = WholeReader(200, **options)
+def whole(
+    body: bytes, endpoint: Endpoint = Endpoint.CHAT_COMPLETIONS, **options: Any
+) -> tuple[WholeReader, GenerateResponse | None]:
+    reader = WholeReader(300, form_for(endpoint), **options)
     for start in range(0, len(body), 50):
         assert reader.take(body[start : start + 50]) is None
         if reader.failure is not None:
@@ -171,13 +262,34 @@ def test_whole_answer() -> None:
         b'{"choices":[]}',
         b'{"choices":[{"message":',
         b'{"error":"no"}',
-        b" " * 201,
+        b" " * 301,
     ],
 )
 def test_what_is_no_answer(body: bytes) -> None:
     """Empty, foreign, cut, without choices, an error, too long: a failure and no response."""
     reader, response = whole(body)
     assert (response, reader.finished) == (None, False)
+    assert reader.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (Endpoint.COMPLETIONS, b'{"choices":[{"text":"hi","index":0,"finish_reason":"stop"}]}'),
+        (
+            Endpoint.RESPONSES,
+            b'{"output":[{"type":"message","content":[{"type":"output_text","text":"hi"}]}],"status":"completed"}',
+        ),
+    ],
+)
+def test_whole_answers_of_other_endpoints(endpoint: Endpoint, body: bytes) -> None:
+    """Text completions and responses are read whole, each in its own form only."""
+    _, response = whole(body, endpoint)
+    assert response is not None
+    assert (response.text, response.finish_reason, response.content) == ("hi", FinishReason.STOP, True)
+    other = Endpoint.RESPONSES if endpoint is Endpoint.COMPLETIONS else Endpoint.CHAT_COMPLETIONS
+    reader, response = whole(body, other)
+    assert response is None
     assert reader.failure is not None
 
 

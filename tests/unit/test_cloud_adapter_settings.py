@@ -15,10 +15,10 @@ from meshkit.errors import (
     UpstreamError,
     WeirError,
 )
-from meshkit.settings import SettingsError, build
+from meshkit.settings import SettingsError, build, parse
 from services.cloud_adapter import failure
 from services.cloud_adapter.adapters.secret import secret_from_environment, secret_from_file
-from services.cloud_adapter.domain.redaction import HIDDEN, redacting
+from services.cloud_adapter.domain.redaction import HIDDEN, redacted
 from services.cloud_adapter.domain.retry_after import retry_after
 from services.cloud_adapter.settings import CloudAdapterSettings, ProviderSettings
 
@@ -38,6 +38,27 @@ def provider(**changes: Any) -> ProviderSettings:
         ({"base_url": "https://user:secret@p/v1"}, "no credentials"),
         ({"base_url": "https://p/v1?key=1"}, "no query"),
         ({"api_key_file": "a", "api_key_env": "B"}, "not both"),
+        ({"api_key_file": "a", "api_keys": [{"env": "B"}]}, "not both"),
+        ({"api_keys": [{"env": "A", "file": "b"}]}, "exactly one of file and env"),
+        ({"api_keys": [{"weight": 2}]}, "exactly one of file and env"),
+        ({"api_keys": [{"env": "A", "weight": 0}]}, "weight"),
+        ({"api_version": "2024-10-21"}, "not of family openai_compatible"),
+        ({"deployments": {"m": "d"}}, "not of family openai_compatible"),
+        ({"azure_ad_token_file": "t"}, "not of family openai_compatible"),
+        ({"family": "azure_openai"}, "needs api_version"),
+        ({"family": "azure_openai", "api_version": "a&b=c"}, "api_version"),
+        (
+            {
+                "family": "azure_openai",
+                "api_version": "1",
+                "azure_ad_token_file": "t",
+                "api_key_env": "K",
+            },
+            "not both",
+        ),
+        ({"family": "azure_openai", "api_version": "1", "project": "p"}, "not of family azure_openai"),
+        ({"family": "azure_openai", "api_version": "1", "base_url": "https://p/openai/"}, "without /openai"),
+        ({"family": "other"}, "family"),
         ({"api_key_env": "not a name"}, "api_key_env"),
         ({"sandbox": True}, "loopback"),
         ({"connect_timeout_s": 0}, "connect_timeout_s"),
@@ -56,6 +77,20 @@ def test_settings_defaults() -> None:
     """An absent block is no provider; a trailing slash is no part of the URL."""
     assert build(CloudAdapterSettings, {}, {}).providers == {}
     assert provider(base_url="https://p/v1/").base_url == "https://p/v1"
+
+
+def test_api_version_of_a_yaml_file() -> None:
+    """A version that YAML takes for a date is the version as it was written."""
+    text = "providers: {p: {family: azure_openai, base_url: https://p, api_version: 2024-10-21}}"
+    settings = build(CloudAdapterSettings, parse(text, {}), {})
+    assert settings.providers["p"].api_version == "2024-10-21"
+
+
+def test_variables_with_secrets() -> None:
+    """Every variable that holds a secret is named, so that the process can be given those and no others."""
+    assert provider(api_key_env="A").secret_variables == {"A"}
+    assert provider(api_keys=[{"env": "A"}, {"file": "f"}, {"env": "B"}]).secret_variables == {"A", "B"}
+    assert provider().secret_variables == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -104,23 +139,27 @@ def test_values_that_are_no_secret(tmp_path: Path, value: str) -> None:
         "header authorization: bearer abc.def",
         "the value xyz-secret was wrong",
         "weir_id_secret",
+        "token eyJhbGciOi.eyJzdWIiOi.c2lnbmF0 has expired",
     ],
 )
 def test_redaction(text: str) -> None:
     """The secret itself, whatever looks like a key, and whole bearer headers are hidden."""
-    shown = redacting("xyz-secret")(text)
+    shown = redacted(text, ["xyz-secret", ""])
     assert HIDDEN in shown
-    for part in ("ab***yz", "abcdefgh", "abc.def", "xyz-secret", "id_secret"):
+    for part in ("ab***yz", "abcdefgh", "abc.def", "xyz-secret", "id_secret", "eyJ", "c2lnbmF0"):
         assert part not in shown
+
+
+def test_redaction_knows_every_secret() -> None:
+    """Of several secrets each is hidden whole, even where one is the beginning of another."""
+    shown = redacted("first: abc-1, second: abc-1-long", ["abc-1", "abc-1-long"])
+    assert shown == f"first: {HIDDEN}, second: {HIDDEN}"
 
 
 def test_redaction_leaves_words_alone() -> None:
     """Ordinary text stays; control characters do not."""
-    redact = redacting("")
-    assert (
-        redact("maximum context length is 8\r\ntokens, ask-me-later")
-        == "maximum context length is 8 tokens, ask-me-later"
-    )
+    text = "maximum context length is 8\r\ntokens, ask-me-later"
+    assert redacted(text, [""]) == "maximum context length is 8 tokens, ask-me-later"
 
 
 @pytest.mark.parametrize(
@@ -154,23 +193,38 @@ def test_retry_after(headers: dict[str, str], wait: timedelta | None) -> None:
         (Fault("m", kind="exceed_context_size_error", status=400), 400, ContextTooLong),
         (Fault("m", code="content_filter"), 400, ContentFiltered),
         (Fault("m", code="content_policy_violation"), 403, ContentFiltered),
+        (Fault("m", inner_code="ResponsibleAIPolicyViolation"), 400, ContentFiltered),
         (Fault("m", param="n"), 400, InvalidRequest),
         (Fault("m", code="insufficient_quota"), 429, UpstreamError),
         (Fault("m"), 429, RateLimited),
-        (Fault("m", code="rate_limit_exceeded"), None, RateLimited),
-        (Fault("m", status=429), None, RateLimited),
-        (Fault("m", status=400), None, InvalidRequest),
-        (Fault("m"), None, UpstreamError),
+        (Fault("m", status=429), 503, UpstreamError),
         (Fault(""), 418, UpstreamError),
         (Fault("m"), 529, UpstreamError),
     ],
 )
-def test_refusals(fault: Fault, status: int | None, kind: type[WeirError]) -> None:
-    """Codes say more than statuses; a number in the error itself stands in for a status that is not there."""
+def test_refusals(fault: Fault, status: int, kind: type[WeirError]) -> None:
+    """Codes say more than statuses, and the status of HTTP more than one that the error names."""
     error = failure.refused("p", "model-x", fault, status)
     assert type(error) is kind
-    assert error.details["delivered"] == "false"
-    assert error.details.get("status") == (str(status or fault.status) if status or fault.status else None)
+    assert (error.details["delivered"], error.details["status"]) == ("false", str(status))
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        (Fault("m", code="rate_limit_exceeded"), "200", RateLimited),
+        (Fault("m", code="content_filter"), "200", ContentFiltered),
+        (Fault("m", code="invalid_prompt", param="input"), "200", InvalidRequest),
+        (Fault("m", status=429), "429", RateLimited),
+        (Fault("m", status=400), "400", InvalidRequest),
+        (Fault("m"), "200", UpstreamError),
+    ],
+)
+def test_errors_under_a_success(fault: Fault, status: str, kind: type[WeirError]) -> None:
+    """A number in the error itself stands in for the status; without one the details say 200."""
+    error = failure.error_for_an_answer("p", "model-x", fault, 200)
+    assert type(error) is kind
+    assert (error.details["delivered"], error.details["status"]) == ("false", status)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])

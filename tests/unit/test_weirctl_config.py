@@ -79,16 +79,17 @@ def test_the_parts_read_what_was_checked(tmp_path: Path, home: Path) -> None:
 
 
 def test_the_sandbox_becomes_a_provider_and_the_target_cloud(tmp_path: Path, home: Path) -> None:
-    """The local target that the defaults have stays; the sandbox listens where ports say."""
+    """The local targets that the defaults have stay; the sandbox listens where ports say."""
     read = _read(tmp_path, home, "ports: {sandbox_cloud: 7777}\n", sandbox=True)
     assert read.cloud_adapter.providers["sandbox"].sandbox
     assert ":7777" in read.cloud_adapter.providers["sandbox"].base_url
-    assert sorted(read.router.targets) == ["cloud", "local"]
+    assert sorted(read.router.targets) == ["cloud", "local", "local-embed"]
     read.run.mkdir(parents=True)
     config.write_effective(read)
     assert sorted(load(RouterSettings, {CONFIG_VARIABLE: str(config.effective_file(home))}).targets) == [
         "cloud",
         "local",
+        "local-embed",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Providers that speak OpenAI's HTTP API: configured and authenticated by the openai SDK, asked over aiohttp.
+"""Providers over HTTP: configured and authenticated by the openai SDK, asked over aiohttp.
 
 aiohttp is the SDK's own transport too, but its request and response objects would cost three times what the rest of a
 call does. So bodies go through unparsed in both directions, and nothing is ever retried: an attempt that may have cost
@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import aiohttp
-from openai import AsyncOpenAI
-from pydantic import SecretStr
 
-from gen.weir.cloud.v1 import Provider
-from services.cloud_adapter.domain.redaction import redacting
+from gen.weir.cloud.v1 import Provider as Listing
+from services.cloud_adapter.adapters.account import Account, Headers
+from services.cloud_adapter.adapters.family import Family
+from services.cloud_adapter.domain.redaction import redacted
 from services.cloud_adapter.domain.retry_after import retry_after
 from services.cloud_adapter.ports import AnswerCutError, Limits, Question, RefusedError, UnreachableError
 from services.cloud_adapter.settings import CloudAdapterBlock, ProviderSettings
 
 _BROKEN = (aiohttp.ClientError, OSError)
-_CHAT_COMPLETIONS = "chat/completions"
 _SUCCESS = range(200, 300)
 _FAILURES: Final = (
     (aiohttp.ConnectionTimeoutError, "no connection within the limit", False),
@@ -39,8 +38,8 @@ _FAILURES: Final = (
 """aiohttp's errors before an answer, the narrower first: text, and whether the request may have been sent."""
 
 
-class OpenAICompatible:
-    """One provider (services.cloud_adapter.ports.ChatProvider).
+class HttpProvider:
+    """One provider (services.cloud_adapter.ports.Provider).
 
     Lifetime: `open` first, in the event loop that asks; connections are made on first use; `close` ends them all.
 
@@ -48,36 +47,35 @@ class OpenAICompatible:
         listing: how it is listed.
         settings: what the configuration says of it.
         block: what it says of every provider.
-        secret: empty where none is needed.
+        family: how it is spoken to.
+        account: what it is shown.
         authorities: who may vouch for its certificate; see `trusted`.
         now: the wall clock, with a time zone; for dates in `retry-after`.
     """
 
     def __init__(
         self,
-        listing: Provider,
+        listing: Listing,
         settings: ProviderSettings,
         block: CloudAdapterBlock,
-        secret: SecretStr,
+        family: Family,
+        account: Account,
         authorities: ssl.SSLContext,
         now: Callable[[], datetime],
     ) -> None:
         self.listing: Final = listing
         self.limits: Final = Limits(settings.max_answer_bytes, settings.max_event_bytes)
-        self.redact: Final = redacting(secret.get_secret_value())
         self._settings = settings
         self._block = block
+        self._family = family
+        self._account = account
         self._authorities = authorities
         self._now = now
-        self._sdk = AsyncOpenAI(
-            # The SDK refuses to be made without a key; a stand-in that needs none is sent no header.
-            api_key=secret.get_secret_value() or "none",
-            base_url=settings.base_url,
-            max_retries=0,
-        )
-        self._url = str(self._sdk.base_url.join(_CHAT_COMPLETIONS))
-        self._headers = _headers(self._sdk, settings, with_secret=bool(secret.get_secret_value()))
         self._http: aiohttp.ClientSession | None = None
+
+    def redact(self, text: str) -> str:
+        """The text without the provider's secrets and whatever looks like one."""
+        return redacted(text, self._account.known())
 
     async def open(self) -> None:
         """Makes the pool of connections; none is opened yet."""
@@ -92,30 +90,34 @@ class OpenAICompatible:
         """Ends every connection."""
         if self._http is not None:
             await self._http.close()
-        await self._sdk.close()
+        await self._family.close()
 
     @asynccontextmanager
     async def ask(self, question: Question) -> AsyncIterator[_Answer]:
         """Sends the question; the answer's head is here on entering, and leaving ends the request."""
-        response = await self._send(question)
+        place, headers = self._account.choose()
+        response = await self._send(question, headers)
         try:
             answer = _Answer(response, self._block.release_wait_s)
             if response.status not in _SUCCESS:
+                wait = retry_after(response.headers, self._now())
+                other_key = self._account.refused(place, response.status, wait)
                 body = await answer.beginning(self._block.max_refusal_bytes)
-                raise RefusedError(response.status, body, retry_after(response.headers, self._now()))
+                raise RefusedError(response.status, body, wait, other_key=other_key)
             yield answer
         finally:
             response.close()  # at once, unless the answer was read to its end: then the connection is kept
 
-    async def _send(self, question: Question) -> aiohttp.ClientResponse:
+    async def _send(self, question: Question, headers: Headers) -> aiohttp.ClientResponse:
         if self._http is None:
             raise UnreachableError("the adapter has not started")
         limit = question.connect_timeout or timedelta(seconds=self._settings.connect_timeout_s)
+        url, body = self._family.addressed(question)
         try:
             return await self._http.post(
-                self._url,
-                data=question.body,
-                headers={**self._headers, "x-request-id": question.request_id},
+                url,
+                data=body,
+                headers={**headers, "x-request-id": question.request_id},
                 # No limit on reading: the router guards the first token, the gaps and the whole.
                 timeout=aiohttp.ClientTimeout(total=None, connect=limit.total_seconds()),
                 # A redirect would carry the prompt to an address that nobody configured.
@@ -179,22 +181,6 @@ def _connector(settings: ProviderSettings, authorities: ssl.SSLContext) -> aioht
     return aiohttp.TCPConnector(
         limit=settings.pool_size, ssl=authorities, keepalive_timeout=settings.keepalive_s
     )
-
-
-def _headers(sdk: AsyncOpenAI, settings: ProviderSettings, *, with_secret: bool) -> Mapping[str, str]:
-    """The SDK's own headers for authentication, without those that describe this machine."""
-    headers = {
-        "content-type": "application/json",
-        "accept": "application/json, text/event-stream",
-        # Decompression costs time and opens the door to bombs; an answer that is compressed all the same is read.
-        "accept-encoding": "identity",
-        "user-agent": sdk.user_agent,
-    }
-    if with_secret:
-        headers.update(sdk.auth_headers)
-    named = {"openai-organization": settings.organization, "openai-project": settings.project}
-    headers.update({name: value for name, value in named.items() if value is not None})
-    return headers
 
 
 def _unreachable(error: Exception) -> UnreachableError:
