@@ -21,6 +21,16 @@ class TritonBlock(Strict):
     """Threads of llama.cpp."""
     context_tokens: Annotated[int, Field(ge=128, le=8_192)] = 2_048
     """Prompt and answer together, for each slot, in tokens; about 12 KB of memory each."""
+    queue_requests: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Requests that may wait for a model, each model for itself; more are refused."""
+    queue_s: Annotated[int, Field(ge=1, le=3_600)] = 30
+    """Seconds that one may wait before it is refused."""
+    embedding: bool = True
+    """Whether the embedding model is served too; it takes 225 to 300 MB of memory."""
+    embedding_threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of ONNX Runtime."""
+    embedding_max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    """Tokens of one text; longer ones are refused. The model was trained on short ones."""
     drain_s: Annotated[int, Field(ge=0, le=3_600)] = 10
     """Seconds that a stop lets running requests finish."""
     heal_every_s: Annotated[float, Field(gt=0, le=3_600)] = 5.0
@@ -46,5 +56,10 @@ class CommandSettings(MeshSettings):
             slots=self.triton.slots,
             threads=self.triton.threads,
             context_tokens=self.triton.context_tokens,
+            queue_requests=self.triton.queue_requests,
+            queue_s=self.triton.queue_s,
+            embedding=self.triton.embedding,
+            embedding_threads=self.triton.embedding_threads,
+            embedding_max_tokens=self.triton.embedding_max_tokens,
             drain_s=self.triton.drain_s,
         )

@@ -1,4 +1,4 @@
-"""Looks after the running Triton: reloads a model that died within it, and tells when only a new server helps."""
+"""Looks after the running Triton: reloads models that died within it, and tells when only a new server helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weirctl.triton_probe import Health, TritonProbe
 from weirctl.triton_settings import TritonSettings
 
 _DEAD_LOOKS = 2
-"""So many looks in a row must find it dead: one may have met a moment of its own."""
+"""So many looks in a row must find a model dead: one may have met a moment of its own."""
 
 
 def watch_triton(
@@ -19,14 +19,16 @@ def watch_triton(
     """A watch (see Part.watch) that looks every `every_s` seconds."""
 
     async def watch() -> str:
-        dead = 0
+        looks = 0
         async with TritonProbe(settings) as probe:
-            while dead < _DEAD_LOOKS:
+            while looks < _DEAD_LOOKS:
                 await asyncio.sleep(every_s)
-                finding = await probe.heal()
-                dead = dead + 1 if finding.health is Health.DEAD else 0
-                if finding.health is Health.RELOADED:
-                    report(f"triton: the model had died and was loaded again ({finding.detail})")
-        return f"the model does not answer: {finding.detail}"
+                findings = await probe.heal()
+                for finding in findings:
+                    if finding.health is Health.RELOADED:
+                        report(f"triton: {finding.model} had died and was loaded again ({finding.detail})")
+                dead = [finding for finding in findings if finding.health is Health.DEAD]
+                looks = looks + 1 if dead else 0
+        return f"{dead[0].model} does not answer: {dead[0].detail}"
 
     return watch

@@ -1,10 +1,11 @@
-"""Watches the local Triton from beside it: is it ready, does the model really answer, and mending it when not.
+"""Watches the local Triton from beside it: is it ready, does each model really answer, and mending it when not.
 
 Triton's own health endpoints stay green while a dead Python stub fails every request (server issue 8604), so the only
 proof of life is an answer.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -13,7 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from weirctl.triton_server import CONTROL_HEADER, close_shared_memory
-from weirctl.triton_settings import TritonSettings
+from weirctl.triton_settings import MINILM, TritonSettings
 
 # The texts are Triton's own: errors arrive in-band without a code.
 _MENDED_BY_RELOAD = ("is not healthy", "unknown model", "is not ready")
@@ -27,11 +28,11 @@ class TritonNotReady(Exception):
 
 
 class CanaryFailed(Exception):
-    """The model answered the canary with an error; the text is Triton's."""
+    """A model answered the canary with an error; the text is Triton's."""
 
 
 class Health(StrEnum):
-    """The state that `heal` found, or brought about."""
+    """The state of a model that `heal` found, or brought about."""
 
     HEALTHY = "healthy"
     RELOADED = "reloaded"  # the model was dead and answers again
@@ -43,8 +44,9 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What `heal` found or did, and Triton's own words for what was wrong."""
+    """What `heal` found or did about one model, and Triton's own words for what was wrong."""
 
+    model: str
     health: Health
     detail: str
 
@@ -54,7 +56,6 @@ class TritonProbe:
 
     def __init__(self, settings: TritonSettings) -> None:
         self._settings = settings
-        self._model = settings.model_name
         self._control = ((f"triton-grpc-protocol-{CONTROL_HEADER}", settings.control_token),)
         # Quick to try again while the server starts; retries of calls stay off, so that each probe is one request.
         options = (("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 500))
@@ -69,13 +70,13 @@ class TritonProbe:
         await self._channel.close()
 
     async def wait_ready(self, *, timeout_s: float) -> None:
-        """Returns when the server is ready and the model has made a token. Raises TritonNotReady."""
-        last = "no answer"
+        """Returns when the server is ready and every model has answered. Raises TritonNotReady."""
+        last, deadline_s = "no answer", time.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        return await self._first_answer(timeout_s)
+                        return await self._first_answers(deadline_s)
                     except grpc.aio.AioRpcError as error:
                         last = error.details() or error.code().name
                     except CanaryFailed as error:
@@ -84,64 +85,74 @@ class TritonProbe:
         except TimeoutError:
             raise TritonNotReady(f"Triton is not ready after {timeout_s:g} s: {last}") from None
 
-    async def _first_answer(self, timeout_s: float) -> None:
+    async def _first_answers(self, deadline_s: float) -> None:
         if not (await self._stub.ServerReady(service_pb2.ServerReadyRequest())).ready:
             raise CanaryFailed("the server is not ready")
         close_shared_memory(self._settings)
-        await self.canary(timeout_s=timeout_s)
+        for model in self._settings.models:
+            await self.canary(model, timeout_s=deadline_s - time.monotonic())
 
-    async def canary(self, *, timeout_s: float) -> None:
-        """Has the model make one token.
+    async def canary(self, model: str, *, timeout_s: float) -> None:
+        """Has a model make one token, or one vector.
 
         Raises CanaryFailed, or grpc.aio.AioRpcError when the server cannot be reached or is later than `timeout_s`.
         """
         call = self._stub.ModelStreamInfer(timeout=timeout_s)
-        await call.write(_canary_request(self._model))
+        await call.write(_canary_request(model))
         await call.done_writing()
         async for answer in call:
             if answer.error_message:
                 raise CanaryFailed(answer.error_message)
 
-    async def heal(self, *, timeout_s: float = 10.0) -> Finding:
-        """Sends the canary, and reloads the model when its stub is dead. Raises nothing; call it once a second or so.
+    async def heal(self, *, timeout_s: float = 10.0) -> tuple[Finding, ...]:
+        """Sends each model the canary, and reloads the one whose stub is dead. Call it once a second or so.
 
-        `timeout_s` bounds each canary. A busy model lets it wait, so waiting in vain counts as saturation.
+        `timeout_s` bounds each canary. A busy model lets it wait, so waiting in vain counts as saturation. Returns a
+        finding for each model; raises nothing.
         """
-        finding = await self._examine(timeout_s)
+        return tuple(await asyncio.gather(*(self._heal(model, timeout_s) for model in self._settings.models)))
+
+    async def _heal(self, model: str, timeout_s: float) -> Finding:
+        finding = await self._examine(model, timeout_s)
         if finding.health is Health.DEAD and any(text in finding.detail for text in _MENDED_BY_RELOAD):
-            return await self._reload(finding.detail, timeout_s)
+            return await self._reload(finding, timeout_s)
         return finding
 
-    async def _examine(self, timeout_s: float) -> Finding:
+    async def _examine(self, model: str, timeout_s: float) -> Finding:
         try:
-            await self.canary(timeout_s=timeout_s)
+            await self.canary(model, timeout_s=timeout_s)
         except grpc.aio.AioRpcError as error:
             late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return Finding(Health.SATURATED if late else Health.DEAD, error.details() or error.code().name)
+            health = Health.SATURATED if late else Health.DEAD
+            return Finding(model, health, error.details() or error.code().name)
         except CanaryFailed as failure:
             full = any(text in str(failure) for text in _QUEUE_IS_FULL)
-            return Finding(Health.SATURATED if full else Health.DEAD, str(failure))
-        return Finding(Health.HEALTHY, "")
+            return Finding(model, Health.SATURATED if full else Health.DEAD, str(failure))
+        return Finding(model, Health.HEALTHY, "")
 
-    async def _reload(self, reason: str, timeout_s: float) -> Finding:
+    async def _reload(self, dead: Finding, timeout_s: float) -> Finding:
         control = {"timeout": _RELOAD_LIMIT_S, "metadata": self._control}
-        unload = service_pb2.RepositoryModelUnloadRequest(model_name=self._model)
-        load = service_pb2.RepositoryModelLoadRequest(model_name=self._model)
+        unload = service_pb2.RepositoryModelUnloadRequest(model_name=dead.model)
+        load = service_pb2.RepositoryModelLoadRequest(model_name=dead.model)
         try:
             # Loading alone does nothing for a model that Triton believes to be loaded and unchanged.
             await self._stub.RepositoryModelUnload(unload, **control)
             await self._stub.RepositoryModelLoad(load, **control)
         except grpc.aio.AioRpcError as error:
-            return Finding(Health.DEAD, f"{reason} Reload: {error.details()}")
+            return Finding(dead.model, Health.DEAD, f"{dead.detail} Reload: {error.details()}")
         close_shared_memory(self._settings)
-        after = await self._examine(timeout_s)
-        return Finding(Health.RELOADED, reason) if after.health is Health.HEALTHY else after
+        after = await self._examine(dead.model, timeout_s)
+        if after.health is Health.HEALTHY:
+            return Finding(dead.model, Health.RELOADED, dead.detail)
+        return after
 
 
 def _canary_request(model: str) -> Any:
     request = service_pb2.ModelInferRequest(model_name=model)
     # Without it Triton says nothing when an answer ends empty.
     request.parameters["triton_enable_empty_final_response"].bool_param = True
-    request.inputs.add(name="text_input", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b".")
-    request.inputs.add(name="max_tokens", datatype="INT32", shape=[1, 1]).contents.int_contents.append(1)
+    text = "text" if model == MINILM else "text_input"
+    request.inputs.add(name=text, datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b".")
+    if model != MINILM:
+        request.inputs.add(name="max_tokens", datatype="INT32", shape=[1, 1]).contents.int_contents.append(1)
     return request

@@ -6,7 +6,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from weirctl.triton_prepare import STUB, prepare, python_library, site_packages
+from weirctl.triton_packages import python_library, site_packages
+from weirctl.triton_prepare import STUB, prepare
 from weirctl.triton_settings import TritonSettings
 
 __all__ = ["Command", "clean_shared_memory", "close_shared_memory", "command", "prepare"]
@@ -34,11 +35,10 @@ def command(settings: TritonSettings) -> Command:
     """
     server = site_packages(settings) / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     options = {
-        "model-repository": settings.models,
+        "model-repository": settings.repository,
         "backend-directory": settings.backends,
         "backend-config": f"python,shm-region-prefix-name={settings.shared_memory_prefix}",
         "model-control-mode": "explicit",
-        "load-model": settings.model_name,
         "grpc-restricted-protocol": f"{_RESTRICTED}:{CONTROL_HEADER}={settings.control_token}",
         "http-restricted-api": f"{_RESTRICTED}:{CONTROL_HEADER}={settings.control_token}",
         "http-address": "127.0.0.1",
@@ -50,7 +50,11 @@ def command(settings: TritonSettings) -> Command:
         "allow-gpu-metrics": "false",
         "exit-timeout-secs": settings.drain_s,
     }
-    argv = (str(server), *(f"--{name}={value}" for name, value in options.items()))
+    argv = (
+        str(server),
+        *(f"--load-model={model}" for model in settings.models),
+        *(f"--{name}={value}" for name, value in options.items()),
+    )
     return Command(argv, _environment(settings), settings.root)
 
 

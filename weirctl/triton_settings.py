@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parents[1] / "triton_models"
+SMOLLM2 = "smollm2"
+"""The generating model."""
+MINILM = "minilm"
+"""The embedding model."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,18 @@ class TritonSettings:
     slots: int = 8  # requests generated at once; further ones wait in Triton's queue
     threads: int = 1  # of llama.cpp
     context_tokens: int = 2048  # for prompt and answer together, per slot; about 12 KB of memory each
+    queue_requests: int = 32  # requests that may wait for a model, each model for itself; more are refused
+    queue_s: int = 30  # how long one may wait before it is refused
+    embedding: bool = True  # whether the embedding model is served; it takes 225 to 300 MB of memory
+    embedding_threads: int = 1  # of ONNX Runtime
+    embedding_max_tokens: int = 256  # of one text; at most 512, and the model was trained on short ones
     drain_s: int = 10  # how long a SIGTERM lets running requests finish
     control_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
-    model_name = "smollm2"
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models served."""
+        return (SMOLLM2, MINILM) if self.embedding else (SMOLLM2,)
 
     @property
     def root(self) -> Path:
@@ -37,7 +49,7 @@ class TritonSettings:
 
     @property
     def venv(self) -> Path:
-        """The Python environment that carries the server, its Python backend and the model's file."""
+        """The Python environment that carries the server, its Python backend and the models' files."""
         return (self.packages or self.root / "venv").resolve()
 
     @property
@@ -46,7 +58,7 @@ class TritonSettings:
         return self.root / "backends"
 
     @property
-    def models(self) -> Path:
+    def repository(self) -> Path:
         """The model repository as this server reads it."""
         return self.root / "models"
 

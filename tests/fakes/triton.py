@@ -29,10 +29,21 @@ class Say:
 
 @dataclass
 class FakeTriton:
-    """Plays `script` for every request. `address` is known once started."""
+    """Plays `script` for every stream, and embeds. `address` is known once started."""
 
-    script: Sequence[Say]
+    script: Sequence[Say] = ()
     ready: bool = True
+    silent: bool = False
+    """Whether questions for readiness get no answer."""
+    embed_error: tuple[grpc.StatusCode, str] | None = None
+    """What embedding fails with."""
+    embed_hangs: bool = False
+    broken: bool = False
+    """Whether embedding leaves a vector out."""
+    dead: set[str] = field(default_factory=set)
+    """Models whose process has died: every request fails until the model was unloaded and loaded."""
+    loads: list[str] = field(default_factory=list)
+    """Models that were unloaded (`-name`) and loaded (`+name`)."""
     requests: list[Any] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
@@ -45,6 +56,10 @@ class FakeTriton:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Breaks every connection and listens no more. Once more does nothing."""
         await self._server.stop(0)
 
     def input(self, name: str) -> bytes | None:
@@ -55,27 +70,82 @@ class FakeTriton:
                 return bytes(raw)
         return None
 
+    def text(self, name: str) -> str | None:
+        """One string input of the last request."""
+        raw = self.input(name)
+        return None if raw is None else raw[4:].decode()
+
 
 class _Servicer(_Base):  # type: ignore[misc]  # see _Base
     def __init__(self, fake: FakeTriton) -> None:
         self._fake = fake
 
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        self._fake.loads.append(f"-{request.model_name}")
+        return service_pb2.RepositoryModelUnloadResponse()
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        self._fake.loads.append(f"+{request.model_name}")
+        # As Triton does: a model that it believes to be loaded and unchanged is left as it is.
+        if self._fake.loads[-2:-1] == [f"-{request.model_name}"]:
+            self._fake.dead.discard(request.model_name)
+        return service_pb2.RepositoryModelLoadResponse()
+
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
         del request, context
+        if self._fake.silent:
+            await asyncio.Event().wait()
         return service_pb2.ModelReadyResponse(ready=self._fake.ready)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802 - KServe's name
         del context
         async for request in requests:
             self._fake.requests.append(request)
+            dead = Say(error=f"Stub process '{request.model_name}_0_0' is not healthy.")
             try:
-                for say in self._fake.script:
+                for say in [dead] if request.model_name in self._fake.dead else self._fake.script:
                     if say.hang:
                         await asyncio.Event().wait()
                     yield _response(request, say)
             except asyncio.CancelledError:
                 self._fake.cancelled.set()
                 raise
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - KServe's name
+        """A text's vector is its length and the number of the request that brought it; its tokens are its bytes."""
+        self._fake.requests.append(request)
+        if self._fake.embed_error is not None:
+            await context.abort(*self._fake.embed_error)
+        try:
+            if self._fake.embed_hangs:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self._fake.cancelled.set()
+            raise
+        sizes = _sizes(request.raw_input_contents[0])
+        vectors = b"".join(struct.pack("<2f", size, len(self._fake.requests)) for size in sizes)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
+        for name, datatype, width, raw in (
+            ("embedding", "FP32", 2, vectors),
+            (
+                "num_input_tokens",
+                "INT32",
+                1,
+                struct.pack(f"<{len(sizes)}i", *sizes)[4 if self._fake.broken else 0 :],
+            ),
+        ):
+            response.outputs.add(name=name, datatype=datatype, shape=[len(sizes), width])
+            response.raw_output_contents.append(raw)
+        return response
+
+
+def _sizes(raw: bytes) -> list[int]:
+    sizes, at = [], 0
+    while at < len(raw):
+        (size,) = struct.unpack_from("<I", raw, at)
+        sizes.append(size)
+        at += 4 + size
+    return sizes
 
 
 def _response(request: Any, say: Say) -> Any:

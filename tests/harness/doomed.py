@@ -42,7 +42,7 @@ class Doomed:
     crowds: list[Crowd] = field(default_factory=list)
 
     def kill(self, parts: str) -> None:
-        """By SIGKILL; `stub` is the process in which Triton runs the model."""
+        """By SIGKILL; `stub` is the process in which Triton runs the generating model."""
         pids = {**self.weir.pids(), "stub": self.stub()}
         for part in parts.split("+"):
             os.kill(pids[part], signal.SIGKILL)
@@ -51,7 +51,7 @@ class Doomed:
         """The living one; dead ones stay on as zombies until Triton looks after them."""
         tasks = Path(f"/proc/{self.weir.pids()['triton']}/task").glob("*/children")
         children = {int(pid) for file in tasks for pid in file.read_text().split()}
-        (pid,) = (pid for pid in children if ") Z " not in Path(f"/proc/{pid}/stat").read_text())
+        (pid,) = (pid for pid in children if "/smollm2/" in Path(f"/proc/{pid}/cmdline").read_text())
         return pid
 
     def in_flight(self, routers: str) -> int:

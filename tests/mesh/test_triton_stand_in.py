@@ -1,6 +1,7 @@
 """The local model on a real Triton, through the contract that a real TensorRT-LLM would speak."""
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from tests.mesh.triton_fixture import Chunk, Model, RunningTriton, running_triton
-from weirctl.triton_probe import Health, TritonNotReady, TritonProbe
+from weirctl.triton_probe import CanaryFailed, Finding, Health, TritonNotReady, TritonProbe
 from weirctl.triton_server import CONTROL_HEADER, clean_shared_memory
 from weirctl.triton_settings import TritonSettings
 
@@ -23,6 +24,20 @@ from weirctl.triton_settings import TritonSettings
 pytestmark = pytest.mark.xdist_group("triton")
 
 QUESTION = "<|im_start|>user\nTell me a long story about a river.<|im_end|>\n<|im_start|>assistant\n"
+REPEAT = (
+    "<|im_start|>user\nSay water again and again.<|im_end|>\n<|im_start|>assistant\nwater water water water"
+)
+RIVER = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "length_km": {"type": "integer"},
+        "countries": {"type": "array", "items": {"enum": ["Germany", "France"]}, "maxItems": 2},
+    },
+    "required": ["name", "length_km", "countries"],
+    "additionalProperties": False,
+}
+JSON_BEGINS = ("{", "[", '"', "-", *"0123456789", "true", "false", "null", " ", "\n")
 # Long enough to be cut: nobody waits for the end of it.
 ENDLESS = 1500
 FREED_S = 15
@@ -47,9 +62,17 @@ def regions_of(triton: RunningTriton) -> list[Path]:
     return list(Path("/dev/shm").glob(f"{triton.settings.shared_memory_prefix}*"))  # noqa: S108 - where Triton keeps it
 
 
+def healths(findings: tuple[Finding, ...]) -> dict[str, Health]:
+    return {finding.model: finding.health for finding in findings}
+
+
 def text_of(chunks: list[Chunk]) -> str:
     assert not any(chunk.error for chunk in chunks), chunks
     return "".join(chunk.text for chunk in chunks)
+
+
+def guided(schema: Any) -> dict[str, Any]:
+    return {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": json.dumps(schema)}
 
 
 def tokens_of(chunks: list[Chunk]) -> int:
@@ -114,6 +137,57 @@ async def test_same_seed_same_answer(model: Model) -> None:
         text_of(await model.ask(QUESTION, seed=seed, max_tokens=24, temperature=1.0)) for seed in (7, 8)
     ]
     assert greedy[0] == greedy[1]
+
+
+async def test_penalties_change_the_answer(model: Model) -> None:
+    """Either penalty leads a greedy answer away from what it says without."""
+    free = text_of(await model.ask(REPEAT, max_tokens=32))
+    for penalty in ("presence_penalty", "frequency_penalty"):
+        for strength in (0.0, 2.0):
+            inputs: dict[str, Any] = {penalty: strength}
+            answer = text_of(await model.ask(REPEAT, max_tokens=32, **inputs))
+            assert (answer == free) is (strength == 0.0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_answer_follows_its_schema(model: Model, *, stream: bool) -> None:
+    """The answer is JSON of the asked form and nothing else, also where it is sampled."""
+    chunks = await model.ask(
+        QUESTION, stream=stream, max_tokens=200, temperature=1.0, top_p=0.95, seed=3, **guided(RIVER)
+    )
+    river = json.loads(text_of(chunks))
+    assert river.keys() == {"name", "length_km", "countries"}
+    assert len(river["name"]) <= 12
+    assert type(river["length_km"]) is int
+    assert set(river["countries"]) <= {"Germany", "France"}
+    assert len(river["countries"]) <= 2
+
+
+async def test_any_json(model: Model) -> None:
+    """Without a schema the answer begins as JSON does; left alone this model would not."""
+    assert not text_of(await model.ask(QUESTION, max_tokens=4)).startswith(JSON_BEGINS)
+    guide: dict[str, Any] = {"guided_decoding_guide_type": "json"}
+    assert text_of(await model.ask(QUESTION, max_tokens=4, **guide)).startswith(JSON_BEGINS)
+
+
+@pytest.mark.parametrize(
+    "guide",
+    [
+        {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "a"},
+        {"guided_decoding_guide_type": "json_schema"},
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": "{"},
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": '{"items":' * 5_000},
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": " " * 70_000 + "{}"},
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": '{"minItems": 1000000000}'},
+        # Valid JSON that llama.cpp cannot follow: it would generate freely and tell nobody.
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": '{"type": "nonsense"}'},
+        {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": '{"$ref": "#/$defs/none"}'},
+    ],
+)
+async def test_guide_that_cannot_be_followed_is_refused(model: Model, guide: dict[str, Any]) -> None:
+    """Never a free answer in its place."""
+    (chunk,) = await model.ask(QUESTION, max_tokens=4, **guide)
+    assert "guided_decoding_guide" in chunk.error
 
 
 async def test_eight_streams_at_once(model: Model) -> None:
@@ -201,65 +275,78 @@ def test_prompts_in_shared_memory_are_private(triton: RunningTriton) -> None:
     assert {region.stat().st_mode & 0o077 for region in regions} == {0}
 
 
-async def test_dead_model_is_healed(triton: RunningTriton, model: Model) -> None:
-    """After kill -9 of the model's process all requests fail while the server says it is ready; `heal` mends it.
+@pytest.mark.parametrize("dies", ["smollm2", "minilm"])
+async def test_dead_model_is_healed(triton: RunningTriton, model: Model, dies: str) -> None:
+    """After kill -9 of a model's process its requests fail while the server says it is ready; `heal` mends it alone.
 
     More than once: a second reload of an unchanged model does nothing unless it is unloaded first.
     """
+    (other,) = set(triton.settings.models) - {dies}
+    bystander = triton.stub_pid(other)
     async with TritonProbe(triton.settings) as probe:
         for _ in range(2):
-            assert (await probe.heal()).health is Health.HEALTHY
-            dead = triton.stub_pid()
+            assert healths(await probe.heal()) == {dies: Health.HEALTHY, other: Health.HEALTHY}
+            dead = triton.stub_pid(dies)
             os.kill(dead, signal.SIGKILL)
-            (chunk,) = await model.ask("Hello", max_tokens=1)
-            assert "is not healthy" in chunk.error
+            with pytest.raises(CanaryFailed, match="is not healthy"):
+                await probe.canary(dies, timeout_s=10)
             assert (await model.stub.ServerReady(service_pb2.ServerReadyRequest())).ready
             begun = time.monotonic()
-            finding = await probe.heal()
-            assert finding.health is Health.RELOADED, finding
+            findings = await probe.heal()
+            assert healths(findings) == {dies: Health.RELOADED, other: Health.HEALTHY}, findings
             assert time.monotonic() - begun < 15
-            assert triton.stub_pid() != dead
+            assert triton.stub_pid(dies) != dead
+            await probe.canary(dies, timeout_s=10)
             assert tokens_of(await model.ask(QUESTION, max_tokens=8)) == 8
+    assert triton.stub_pid(other) == bystander
 
 
-async def test_unloaded_model_is_healed(triton: RunningTriton, model: Model) -> None:
+async def test_model_that_was_never_loaded_is_healed(triton: RunningTriton, model: Model) -> None:
     """A model that failed to load, or was unloaded, is loaded again."""
     control = ((f"triton-grpc-protocol-{CONTROL_HEADER}", triton.settings.control_token),)
     await model.stub.RepositoryModelUnload(
         service_pb2.RepositoryModelUnloadRequest(model_name="smollm2"), metadata=control
     )
     async with TritonProbe(triton.settings) as probe:
-        finding = await probe.heal()
-        assert finding.health is Health.RELOADED, finding
+        findings = await probe.heal()
+        assert healths(findings)["smollm2"] is Health.RELOADED, findings
 
 
 async def test_unreachable_server_is_dead(tmp_path: Path) -> None:
     """Nobody listens: the probe says so at once, and `wait_ready` in the time it was given."""
     async with TritonProbe(TritonSettings(home=tmp_path, grpc_port=1)) as probe:
-        assert (await probe.heal()).health is Health.DEAD
+        assert set(healths(await probe.heal()).values()) == {Health.DEAD}
         with pytest.raises(TritonNotReady):
             await probe.wait_ready(timeout_s=0.5)
 
 
 def test_hard_exit_leaves_nothing(tmp_path: Path) -> None:
-    """After kill -9 of the server its model's process and regions are removed; a living one keeps its own."""
+    """After kill -9 of the server its models' processes and regions are removed; a living one keeps its own."""
     with running_triton(tmp_path) as doomed:
         assert clean_shared_memory(doomed.settings) == []
-        regions, stub = regions_of(doomed), os.pidfd_open(doomed.stub_pid())
+        regions, stubs = regions_of(doomed), stubs_of(doomed)
         doomed.process.kill()
         doomed.process.wait()
-        assert clean_shared_memory(doomed.settings) == regions
-        ended, _, _ = select.select([stub], [], [], 15)
-        os.close(stub)
-        assert ended
-    assert not regions_of(doomed)
+        # A stub that notices first removes its own.
+        assert set(clean_shared_memory(doomed.settings)) <= set(regions)
+        assert_ended(stubs)
+        assert not regions_of(doomed)
 
 
-def test_model_dies_with_its_server(tmp_path: Path) -> None:
-    """Kill -9 of a busy server: the process in which the model runs ends by itself."""
+def test_models_die_with_their_server(tmp_path: Path) -> None:
+    """Kill -9 of a busy server: the processes in which the models run end by themselves."""
     with running_triton(tmp_path) as doomed:
-        stub = os.pidfd_open(doomed.stub_pid())
+        stubs = stubs_of(doomed)
         asyncio.run(kill_in_mid_answer(doomed))
+        assert_ended(stubs)
+
+
+def stubs_of(triton: RunningTriton) -> list[int]:
+    return [os.pidfd_open(triton.stub_pid(model)) for model in triton.settings.models]
+
+
+def assert_ended(stubs: list[int]) -> None:
+    for stub in stubs:
         ended, _, _ = select.select([stub], [], [], 15)
         os.close(stub)
         assert ended

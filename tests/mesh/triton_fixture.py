@@ -28,11 +28,11 @@ class RunningTriton:
     settings: TritonSettings
     process: subprocess.Popen[bytes]
 
-    def stub_pid(self) -> int:
-        """The process in which the model runs. Dead ones stay on as zombies until Triton looks after them."""
+    def stub_pid(self, model: str = "smollm2") -> int:
+        """The process in which the model runs. Dead ones stay on, nameless, until Triton looks after them."""
         files = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         children = {int(pid) for file in files for pid in file.read_text().split()}
-        (pid,) = (pid for pid in children if ") Z " not in Path(f"/proc/{pid}/stat").read_text())
+        (pid,) = (pid for pid in children if f"/{model}/" in Path(f"/proc/{pid}/cmdline").read_text())
         return pid
 
 
@@ -49,8 +49,11 @@ class Chunk:
 
 
 @contextmanager
-def running_triton(home: Path) -> Iterator[RunningTriton]:
-    """Starts a server whose state is in `home`, and stops it. The venv is the one under WEIR_HOME."""
+def running_triton(home: Path, **knobs: Any) -> Iterator[RunningTriton]:
+    """Starts a server whose state is in `home`, and stops it. The venv is the one under WEIR_HOME.
+
+    `knobs` are settings of weirctl.triton_settings.
+    """
     http_port, grpc_port, metrics_port = _free_ports(3)
     packages = Path(os.environ.get("WEIR_HOME", REPOSITORY / ".weir")) / "triton" / "venv"
     settings = TritonSettings(
@@ -60,6 +63,7 @@ def running_triton(home: Path) -> Iterator[RunningTriton]:
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         drain_s=1,
+        **knobs,
     )
     prepare(settings, print)
     start = command(settings)
@@ -122,6 +126,10 @@ _TYPES = {
     "seed": ("UINT64", "uint64_contents"),
     "stop_words": ("BYTES", "bytes_contents"),
     "temperature": ("FP32", "fp32_contents"),
+    "presence_penalty": ("FP32", "fp32_contents"),
+    "frequency_penalty": ("FP32", "fp32_contents"),
+    "guided_decoding_guide_type": ("BYTES", "bytes_contents"),
+    "guided_decoding_guide": ("BYTES", "bytes_contents"),
     "top_p": ("FP32", "fp32_contents"),
 }
 

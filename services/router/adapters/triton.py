@@ -5,45 +5,39 @@ tritonclient's raw stubs are used, not its client: that one hides the final mark
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from dialects import chat_template
-from dialects.chat_request import ChatRequest
 from dialects.chat_template import TemplateName
+from dialects.chat_tools import offered
+from dialects.request import Endpoint, Request
+from dialects.tool_calls import LocalToolCalls
+from gen.weir.type.v1 import ResponseFormat, Sampling
 from gen.weir.type.v1 import Target as TargetValue
-from meshkit.errors import (
-    ContextTooLong,
-    InvalidRequest,
-    RateLimited,
-    UpstreamError,
-    WeirError,
-)
-from services.router.adapters.triton_profile import TrtllmBls
+from meshkit.errors import UnsupportedParameter, WeirError
+from services.router.adapters.triton_errors import in_band, out_of_band
+from services.router.adapters.triton_profile import ANY_OBJECT, Ask, TrtllmBls
+from services.router.adapters.triton_readiness import Readiness
+from services.router.adapters.triton_seam import Seam
+from services.router.domain.estimate import tokens_of
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 
-# Triton reports errors in-band as text without a code; the first phrase that occurs decides.
-_PHRASES: tuple[tuple[str, type[WeirError]], ...] = (
-    ("Exceeds maximum queue size", RateLimited),
-    ("Request timeout expired", RateLimited),
-    ("exceeds maximum input length", ContextTooLong),
-    ("unknown model", UpstreamError),
-    ("is not healthy", UpstreamError),
-)
-
 
 class TritonTarget:
-    """One model of a Triton server (services.router.ports.Target).
+    """One generating model of a Triton server (services.router.ports.Target).
 
     Args:
         channel: to the server; owned by the bootstrap.
+        template: the model's chat template; tells its convention for tool calls, too.
         probe_every: how often readiness is asked for.
+        random_bytes: makes so many, for ids of tool calls.
     """
 
     def __init__(
@@ -52,12 +46,13 @@ class TritonTarget:
         channel: grpc.aio.Channel,
         template: TemplateName,
         probe_every: timedelta,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._spec = spec
         self._template = template
-        self._probe_s = probe_every.total_seconds()
+        self._random_bytes = random_bytes
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self._up = False
+        self._readiness = Readiness(self._stub, spec.target.model, probe_every)
 
     @property
     def spec(self) -> TargetSpec:
@@ -69,60 +64,93 @@ class TritonTarget:
         return self._spec.target
 
     def is_up(self) -> bool:
-        """Whether the model was ready at the last probe, and no request since found the server gone."""
-        return self._up
+        """Whether the model was ready at the last probes, and no request since found it gone."""
+        return self._readiness.is_up
 
     async def watch(self) -> None:
         """Probes readiness until cancelled."""
-        while True:
-            await asyncio.sleep(self._probe_s)
-            await self.probe()
+        await self._readiness.watch()
 
     async def probe(self) -> None:
         """Asks once whether the model is ready."""
-        request = service_pb2.ModelReadyRequest(name=self._spec.target.model)
-        try:
-            self._up = (await self._stub.ModelReady(request, timeout=self._probe_s)).ready
-        except grpc.aio.AioRpcError:
-            self._up = False
+        await self._readiness.probe()
 
     async def generate(
-        self, request: ChatRequest, request_id: str, *, stream: bool
+        self, request: Request, request_id: str, *, stream: bool, prefill: str = ""
     ) -> AsyncGenerator[Piece, None]:
-        """The answer's text as it is made; `stream` changes nothing, a local answer always streams to here."""
+        """The answer's text as it is made; `stream` changes nothing, a local answer always streams to here.
+
+        A conversation passes the model's chat template, which breaks control tokens in it. The prompt of a raw
+        completion is sent as it is: it is the caller's own, and control tokens in it work.
+        """
         del stream
-        profile = TrtllmBls(
-            self._spec.target.model,
-            chat_template.apply(self._template, request.typed.messages),
-            request.typed,
-            request_id,
-            self._spec.default_max_output_tokens,
+        chat = request.chat or request
+        profile = TrtllmBls(self._ask(chat, request_id, prefill))
+        calls = self._tool_calls(chat, goes_on=bool(prefill))
+        call = self._stub.ModelStreamInfer(
+            _one(profile.infer_request()), timeout=self._spec.limits.total.total_seconds()
         )
-        call = self._stub.ModelStreamInfer(_one(profile.infer_request()))
         try:
             async for message in call:
                 if message.error_message:
-                    raise self._in_band(message.error_message)
-                self._up = True
-                yield profile.read(message.infer_response)
+                    raise self._noted(in_band(self._spec.name, message.error_message))
+                self._readiness.answered()
+                piece = profile.read(message.infer_response)
+                yield piece if calls is None else _with_calls(calls, piece)
         except grpc.aio.AioRpcError as error:
-            raise self._out_of_band(error) from error
+            raise self._noted(out_of_band(self._spec.name, error)) from error
         finally:
             call.cancel()
 
-    def _in_band(self, text: str) -> WeirError:
-        kind = next((kind for phrase, kind in _PHRASES if phrase in text), UpstreamError)
-        if "is not healthy" in text:
-            # Its health endpoints stay green while every request fails, so the text is what counts.
-            self._up = False
-        return kind(f"{self._spec.name}: {text}")
+    def _ask(self, chat: Request, request_id: str, prefill: str) -> Ask:
+        seam = Seam(prefill)
+        sampling = chat.typed.sampling
+        cap = chat.max_output_tokens or self._spec.default_max_output_tokens
+        return Ask(
+            model=self._spec.target.model,
+            request_id=request_id,
+            prompt=self._prompt(chat, seam.sent),
+            seam=seam,
+            sampling=Sampling() if sampling is None else sampling,
+            guide=_guide(chat.typed.response_format),
+            # The cap is of the whole answer, and what there is of it was counted by another model.
+            max_tokens=max(1, cap - tokens_of(len(prefill.encode()))),
+            context_window=self._spec.capabilities.context_window,
+        )
 
-    def _out_of_band(self, error: grpc.aio.AioRpcError) -> WeirError:
-        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-            return InvalidRequest(f"{self._spec.name}: {error.details()}")
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
-            self._up = False
-        return UpstreamError(f"{self._spec.name}: {error.code().name.lower()}")
+    def _prompt(self, chat: Request, begun: str) -> str:
+        if chat.endpoint is Endpoint.CHAT_COMPLETIONS:
+            return chat_template.apply(self._template, chat.typed.messages, begun, offered(chat.typed))
+        if chat.prompt is None:
+            name = "input" if chat.endpoint is Endpoint.RESPONSES else "prompt"
+            raise UnsupportedParameter(f"{self._spec.name}: no text to continue", param=name)
+        return chat.prompt + begun
+
+    def _tool_calls(self, chat: Request, *, goes_on: bool) -> LocalToolCalls | None:
+        tools = offered(chat.typed)
+        if not tools or chat.endpoint is not Endpoint.CHAT_COMPLETIONS:
+            return None
+        parallel = chat.typed.parallel_tool_calls is not False
+        return LocalToolCalls(self._template, tools, self._random_bytes, parallel=parallel, goes_on=goes_on)
+
+    def _noted(self, error: WeirError) -> WeirError:
+        self._readiness.failed(error)
+        return error
+
+
+def _with_calls(calls: LocalToolCalls, piece: Piece) -> Piece:
+    """The piece without what is held back as part of a call. What arrived arrived, though: `content` stays.
+
+    A call may be longer than the first token's limit.
+    """
+    return calls.read(piece)
+
+
+def _guide(form: ResponseFormat | None) -> str | None:
+    """The JSON schema that the answer must follow; None where it is free."""
+    if form is None:
+        return None
+    return ANY_OBJECT if form.json_schema is None else form.json_schema.schema or ANY_OBJECT
 
 
 async def _one(request: Any) -> AsyncIterator[Any]:

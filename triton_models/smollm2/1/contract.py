@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import guide
 import numpy as np
 
 # Exists only inside Triton's Python backend.
@@ -44,7 +45,9 @@ def read(request: Any) -> tuple[Prompt, Wishes]:
     if max_tokens < 1:
         raise InvalidRequest(f"max_tokens must be at least 1, not {max_tokens}")
     stop_words = tuple(_text("stop_words", word) for word in tensors.get("stop_words", ()))
-    prompt = Prompt(text, max_tokens, tuple(word for word in stop_words if word), _options(tensors))
+    prompt = Prompt(
+        text, max_tokens, tuple(word for word in stop_words if word), _options(tensors), _schema(tensors)
+    )
     return prompt, Wishes(
         stream=_flag(tensors, "stream"),
         input_tokens=_flag(tensors, "return_num_input_tokens"),
@@ -78,6 +81,20 @@ def _options(tensors: Mapping[str, Any]) -> dict[str, float]:
         theirs: _number(tensors, name, 1.0 if name == "repetition_penalty" else 0.0)
         for name, theirs in _PENALTIES.items()
     }
+
+
+def _schema(tensors: Mapping[str, Any]) -> Any:
+    if "guided_decoding_guide_type" not in tensors:
+        return None
+    kind, *texts = [
+        _text(name, tensors[name][0])
+        for name in ("guided_decoding_guide_type", "guided_decoding_guide")
+        if name in tensors
+    ]
+    try:
+        return guide.read(kind, "".join(texts))
+    except guide.InvalidGuide as fault:
+        raise InvalidRequest(str(fault)) from None
 
 
 def _number(tensors: Mapping[str, Any], name: str, default: float) -> float:
