@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -22,6 +23,7 @@ from meshkit.errors import (
     UpstreamTimeout,
     WeirError,
     openai_error_json,
+    shown,
 )
 
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -37,6 +39,13 @@ _FOREIGN: dict[grpc.StatusCode, type[WeirError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
 }
 """What a status without our details means: the peer's gRPC library speaks, not its servicer."""
+
+_QUOTAS: Mapping[Reason, str] = MappingProxyType(
+    {Reason.RATE_LIMITED: "rate", Reason.BUDGET_EXHAUSTED: "budget"}
+)
+"""What is used up: the subject of google.rpc.QuotaFailure."""
+_MAX_QUOTA_BYTES = 500
+"""Of the message where it is said a second time: all trailers together have 4 KiB."""
 
 _BY_NAME: Mapping[str | None, type[WeirError]] = {reason.name: kind for reason, kind in BY_REASON.items()}
 
@@ -61,9 +70,20 @@ def _details(error: WeirError) -> status_pb2.Status:
         reason=Reason(error.reason).name, domain=DOMAIN, metadata=error.details
     )
     status.details.add().Pack(info)
+    quota = _QUOTAS.get(error.reason)
+    if quota is not None:
+        used_up = error_details_pb2.QuotaFailure.Violation(
+            subject=quota, description=shown(error.message, _MAX_QUOTA_BYTES)
+        )
+        status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[used_up]))
     if error.param is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.param, description=error.message)
+        description = error.message if quota is None else ""
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.param, description=description)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.mapped.grpc_code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # What ran out is the reason itself; the message stands in the status.
+        exhausted = error_details_pb2.QuotaFailure.Violation(subject=Reason(error.reason).name.lower())
+        status.details.add().Pack(error_details_pb2.QuotaFailure(violations=[exhausted]))
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(error.retry_after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -17,27 +18,39 @@ from gen.rpc import Transport
 from gen.weir.auth.v1.service import AuthClient
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.ledger.v1.service import LedgerClient
+from gen.weir.router.v1 import Task
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
 from meshkit.errors import UpstreamError
 from meshkit.ids import uuid7
 from meshkit.serving import Servicer
 from meshkit.telemetry import Logger
+from pricing.prices_file import load_prices
 from services.router.adapters.attempts import Attempts
 from services.router.adapters.cloud import CloudTarget, ProviderWatch
 from services.router.adapters.key_set import KeySet
 from services.router.adapters.triton import TritonTarget
+from services.router.adapters.triton_embed import TritonEmbedTarget
 from services.router.answer import Answer
 from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
 from services.router.clock import SystemClock
+from services.router.completions import Completions
+from services.router.deliver import Deliver
+from services.router.embed import Embed
+from services.router.embeddings import Embeddings
 from services.router.generate import Generate
+from services.router.get_model import GetModel
 from services.router.list_models import ListModels
 from services.router.metrics import RouterMetrics
+from services.router.model_cards import ModelCards
 from services.router.ports import Target
-from services.router.run_plan import RunPlan
-from services.router.servicer import OpenAIFace, TypedRouter
-from services.router.settings import RouterSettings, TritonTargetSettings, target_spec
+from services.router.responses import Responses
+from services.router.run_plan import RunPlan, Surroundings
+from services.router.servicer import OpenAIFace, OpenAIUseCases, TypedRouter
+from services.router.settings import RouterSettings
+from services.router.target_settings import TritonTargetSettings, target_spec
+from services.router.target_state import TargetState
 
 
 class _Watch(Protocol):
@@ -147,7 +160,11 @@ class RouterService:
             if isinstance(configured, TritonTargetSettings):
                 channel = open_channel(configured.endpoint or f"127.0.0.1:{settings.ports.triton_grpc}")
                 self._channels.append(channel)
-                triton = TritonTarget(spec, channel, configured.chat_template, probe)
+                triton: TritonTarget | TritonEmbedTarget = (
+                    TritonEmbedTarget(spec, channel, probe)
+                    if spec.task is Task.EMBED
+                    else TritonTarget(spec, channel, configured.chat_template, probe)
+                )
                 self._probes.append(triton)
                 targets[name] = triton
             else:
@@ -160,19 +177,49 @@ class RouterService:
 
     def _make_servicers(self, settings: RouterSettings, metrics: RouterMetrics) -> Sequence[Servicer]:
         models = settings.model_specs()
-        runner = RunPlan(self._targets, self._attempts.log, self._clock, uuid7, metrics, self._log)
-        answer = Answer(models, settings.default_model, self._targets, runner)
+        prices = load_prices(settings.ledger.prices_file)
+        states = {name: TargetState(target, self._clock) for name, target in self._targets.items()}
+        for name, state in states.items():
+            metrics.follow(name, state.target.is_up, state.is_left_alone)
+        runner = RunPlan(
+            Surroundings(
+                states,
+                self._attempts.log,
+                prices,
+                self._clock,
+                uuid7,
+                random.random,
+                metrics,
+                self._log,
+                self._block.max_attempts,
+            )
+        )
+        answer = Answer(models, settings.default_model, states, runner, random.random)
+        deliver = Deliver(answer)
         authenticate = Authenticate(
             self._keys,
             self._clock,
             timedelta(seconds=self._block.keyset_max_stale_s),
             timedelta(seconds=self._block.refused_for_s),
             self._block.refused_keys,
+            self._block.remembered_callers,
         )
-        list_models = ListModels(models, self._targets, int(time.time()))
+        cards = ModelCards(models, states, prices, self._clock, int(time.time()))
         return (
-            TypedRouter(authenticate, Generate(answer), list_models),
-            OpenAIFace(authenticate, ChatCompletions(answer), list_models, self._block.max_body_bytes),
+            TypedRouter(authenticate, self._clock, Generate(answer), Embed(answer), ListModels(cards)),
+            OpenAIFace(
+                authenticate,
+                self._clock,
+                OpenAIUseCases(
+                    ChatCompletions(deliver),
+                    Completions(deliver),
+                    Responses(deliver),
+                    Embeddings(deliver),
+                    ListModels(cards),
+                    GetModel(cards),
+                ),
+                self._block.max_body_bytes,
+            ),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
 from meshkit.errors import (
@@ -20,6 +20,8 @@ from services.router.ports import Clock, Piece
 
 READ_OUT_S = 1.0
 """How long the end of a whole answer may lag behind its last piece before its call is cancelled."""
+MAX_HELD_PIECES = 256
+"""Pieces without a token that may come before the first one: they are held back until it is there."""
 
 
 class DeadlinePassed(UpstreamTimeout):
@@ -34,14 +36,23 @@ class Guard:
 
     Args:
         attempt: notes what arrives.
+        malformed: is told how many events of the target were skipped.
         deadline_s: when the caller waits no longer, on the monotonic clock.
         streams: the answer comes token by token; otherwise its first token is its last and only the total limit counts.
     """
 
     def __init__(
-        self, attempt: Attempt, limits: Limits, clock: Clock, deadline_s: float, *, streams: bool
+        self,
+        attempt: Attempt,
+        limits: Limits,
+        clock: Clock,
+        malformed: Callable[[int], None],
+        deadline_s: float,
+        *,
+        streams: bool,
     ) -> None:
         self._attempt = attempt
+        self._malformed = malformed
         self._clock = clock
         self._limits = limits
         self._deadline_s = deadline_s
@@ -55,6 +66,10 @@ class Guard:
     async def guarded(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
         """The pieces up to the finished one; `pieces` is closed at the end.
 
+        None is given before the first token is there: until then the target may still fail, and another one begin.
+        The first token is the first piece with content: text, thought, a tool call, an end. Pieces with nothing in
+        them are signs of life; they count, and are not given.
+
         Raises:
             UpstreamTimeout: the first token, or the whole, took too long.
             UpstreamStalled: silent for too long in mid-answer; a piece with nothing in it counts as life.
@@ -62,21 +77,51 @@ class Guard:
             UpstreamError: it ended before its first token.
             DeadlinePassed: the caller's deadline passed.
         """
+        held: list[Piece] = []
         async with aclosing(pieces):
             while True:
-                try:
-                    async with asyncio.timeout(self._left_s()):
-                        piece = await anext(pieces)
-                except StopAsyncIteration:
-                    raise self._ended_early() from None
-                except TimeoutError:
-                    raise self._too_late() from None
-                if piece.text or piece.bodies or piece.usage is not None:
-                    self._attempt.arrived(piece.text, len(piece.bodies), piece.usage, self._clock.monotonic())
-                yield piece
+                piece = await self._next(pieces)
+                self._note(piece)
+                if not self._attempt.has_first_token:
+                    self._hold(held, piece)
+                    continue
+                for earlier in held:
+                    yield earlier
+                held.clear()
+                if (
+                    piece.bodies
+                    or piece.text
+                    or piece.tool_calls
+                    or piece.finished
+                    or piece.usage is not None
+                ):
+                    yield piece
                 if piece.finished:
                     await _read_out(pieces)
                     return
+
+    async def _next(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
+        try:
+            async with asyncio.timeout(self._left_s()):
+                return await anext(pieces)
+        except StopAsyncIteration:
+            raise self._ended_early() from None
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _note(self, piece: Piece) -> None:
+        if piece.usage is not None:
+            self._attempt.used(piece.usage)
+        if piece.content or piece.text or piece.finished:
+            self._attempt.arrived(piece.text, len(piece.bodies), self._clock.monotonic())
+        if piece.malformed_events:
+            self._malformed(piece.malformed_events)
+
+    def _hold(self, held: list[Piece], piece: Piece) -> None:
+        if piece.bodies:
+            held.append(piece)
+        if len(held) > MAX_HELD_PIECES:
+            raise UpstreamError(f"{self._attempt.target.name}: {len(held)} events and no token")
 
     def _left_s(self) -> float:
         now_s = self._clock.monotonic()

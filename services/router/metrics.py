@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gen.weir.ledger.v1 import Entry, Outcome
 
@@ -42,6 +42,29 @@ class RouterMetrics:
             "weir_router_attempt_seconds", "From begin to end.", ("target",),
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._failures = Counter(
+            "weir_router_failures", "Attempts failed, by reason.", ("target", "reason"), registry=registry
+        )
+        self._continued = Counter(
+            "weir_router_broken_answers", "Answers that broke off and were given to another target, by the manner in"
+            " which the one that broke had been asked.", ("target", "manner"), registry=registry,
+        )  # fmt: skip
+        self._hedged = Counter(
+            "weir_router_hedges",
+            "Attempts begun because another target was late.",
+            ("target",),
+            registry=registry,
+        )
+        self._up = Gauge(
+            "weir_router_target_up",
+            "1 where a target answered its last probes.",
+            ("target",),
+            registry=registry,
+        )
+        self._open = Gauge(
+            "weir_router_breaker_open", "1 where a target is left alone but for probes.", ("target",),
+            registry=registry,
+        )  # fmt: skip
         self._bound: dict[str, _Bound] = {}
 
     def ended(self, target: str, entry: Entry) -> None:
@@ -59,6 +82,23 @@ class RouterMetrics:
     def malformed(self, target: str, count: int) -> None:
         """Counts upstream events that were skipped."""
         self._of(target).malformed.inc(count)
+
+    def follow(self, target: str, is_up: Callable[[], bool], is_open: Callable[[], bool]) -> None:
+        """Shows a target's state at each scrape: whether it answered its probes, whether its breaker is open."""
+        self._up.labels(target).set_function(lambda: float(is_up()))
+        self._open.labels(target).set_function(lambda: float(is_open()))
+
+    def failed(self, target: str, reason: str) -> None:
+        """Counts an attempt that failed; `reason` is one of the closed set."""
+        self._failures.labels(target, reason).inc()
+
+    def continued(self, target: str, manner: str) -> None:
+        """Counts an answer that broke off and goes on elsewhere."""
+        self._continued.labels(target, manner).inc()
+
+    def hedged(self, target: str) -> None:
+        """Counts an attempt begun because another target was late."""
+        self._hedged.labels(target).inc()
 
     def _of(self, target: str) -> _Bound:
         bound = self._bound.get(target)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from dialects.chat_request import ChatRequest
+from dialects.request import Request
 from gen.weir.auth.v1 import Key
 from gen.weir.cloud.v1 import GenerateResponse
 from gen.weir.ledger.v1 import Entry
@@ -31,10 +31,15 @@ class Target(Protocol):
     def is_up(self) -> bool:
         """Whether it answered its last probe; cheap."""
 
-    def generate(self, request: ChatRequest, request_id: str, *, stream: bool) -> AsyncGenerator[Piece, None]:
+    def generate(
+        self, request: Request, request_id: str, *, stream: bool, prefill: str = ""
+    ) -> AsyncGenerator[Piece, None]:
         """Asks once, never again. The last piece of a whole answer is `finished`.
 
         Closing the generator cancels the request upstream. Raises the nouns of meshkit.errors.
+
+        `prefill` is the beginning of the answer, which another target gave; what comes back goes on from there. Only
+        for targets whose capabilities have it.
         """
 
 
@@ -69,3 +74,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after so long."""

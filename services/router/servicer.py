@@ -2,57 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
-from dialects.chat_answer import JSON_TYPE
+from dialects.rendering import JSON_TYPE
 from gen.google.api import HttpBody
 from gen.rpc import Metadata, RpcContext
+from gen.weir.openai.v1 import GetModelRequest
 from gen.weir.openai.v1 import ListModelsRequest as OpenAIListModelsRequest
 from gen.weir.openai.v1.service import OpenAIServicer
-from gen.weir.router.v1 import GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse
+from gen.weir.router.v1 import (
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
 from gen.weir.router.v1.service import RouterServicer
 from gen.weir.type.v1 import Target
 from meshkit.errors import BodyTooLarge
+from services.router.answer import Asking
 from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
-from services.router.domain.attempt import Attempt
+from services.router.completions import Completions
+from services.router.deliver import Part
+from services.router.domain.permissions import Caller
+from services.router.embed import Embed
+from services.router.embeddings import Embeddings
 from services.router.generate import Generate
+from services.router.get_model import GetModel
 from services.router.list_models import ListModels
+from services.router.ports import Clock
+from services.router.responses import Responses
+from services.router.wishes import read_wishes
 
 AUTHORIZATION = "authorization"
+_MS_PER_S = 1_000
 
 
-class TypedRouter(RouterServicer):
+class _Face:
+    """What both faces have in common: who asks, and what an answer's headers say."""
+
+    def __init__(self, authenticate: Authenticate, clock: Clock) -> None:
+        self._authenticate = authenticate
+        self._clock = clock
+
+    async def _caller(self, context: RpcContext) -> Caller:
+        return await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
+
+    async def _asking(self, context: RpcContext) -> Asking:
+        caller = await self._caller(context)
+        wishes = read_wishes(context.metadata, context.time_remaining())
+        return Asking(caller, context.request_id, wishes)
+
+    def _headers(
+        self, context: RpcContext, target: Target, reason: str, attempts: int, begun_s: float
+    ) -> Metadata:
+        name = f"{target.name} (sandbox)" if target.sandbox else target.name
+        return (
+            *self._labels(context, begun_s),
+            ("x-weir-target", name),
+            ("x-weir-route-reason", reason),
+            ("x-weir-attempts", str(attempts)),
+        )
+
+    def _labels(self, context: RpcContext, begun_s: float) -> Metadata:
+        """The headers of every answer."""
+        took_ms = round((self._clock.monotonic() - begun_s) * _MS_PER_S)
+        return ("x-request-id", context.request_id), ("openai-processing-ms", str(took_ms))
+
+
+class TypedRouter(_Face, RouterServicer):
     """weir.router.v1.Router."""
 
-    def __init__(self, authenticate: Authenticate, generate: Generate, list_models: ListModels) -> None:
-        self._authenticate = authenticate
+    def __init__(
+        self,
+        authenticate: Authenticate,
+        clock: Clock,
+        generate: Generate,
+        embed: Embed,
+        list_models: ListModels,
+    ) -> None:
+        super().__init__(authenticate, clock)
         self._generate = generate
+        self._embed = embed
         self._list_models = list_models
 
     async def generate(
         self, request: GenerateRequest, context: RpcContext
     ) -> AsyncIterator[GenerateResponse]:
         """Answers a conversation."""
-        principal = await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-        answer = self._generate.generate(request, principal, context.request_id, context.time_remaining())
+        begun_s = self._clock.monotonic()
+        answer = self._generate.generate(request, await self._asking(context))
         async with aclosing(answer) as events:
             async for event in events:
-                if event.started is not None and event.started.target is not None:
-                    started = event.started
+                if (started := event.started) is not None and started.target is not None:
                     await context.send_initial_metadata(
-                        _headers(context.request_id, event.started.target, started.route_reason)
+                        self._headers(
+                            context, started.target, started.route_reason, started.attempts, begun_s
+                        )
                     )
                 yield event
 
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        """Turns texts into vectors."""
+        begun_s = self._clock.monotonic()
+        answer = await self._embed.embed(request, await self._asking(context))
+        if answer.target is not None:
+            await context.send_initial_metadata(
+                self._headers(context, answer.target, answer.route_reason, answer.attempts, begun_s)
+            )
+        return answer
+
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> ListModelsResponse:
         """Lists the models that can be used now."""
-        await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-        return ListModelsResponse(models=self._list_models.models())
+        caller = await self._caller(context)
+        return ListModelsResponse(models=self._list_models.models(caller.permissions))
 
 
-class OpenAIFace(OpenAIServicer):
+@dataclass(frozen=True, slots=True)
+class OpenAIUseCases:
+    """What the OpenAI face calls: one for each of its methods."""
+
+    chat_completions: ChatCompletions
+    completions: Completions
+    responses: Responses
+    embeddings: Embeddings
+    list_models: ListModels
+    get_model: GetModel
+
+
+class OpenAIFace(_Face, OpenAIServicer):
     """weir.openai.v1.OpenAI.
 
     Args:
@@ -60,41 +142,81 @@ class OpenAIFace(OpenAIServicer):
     """
 
     def __init__(
-        self,
-        authenticate: Authenticate,
-        chat_completions: ChatCompletions,
-        list_models: ListModels,
-        max_body_bytes: int,
+        self, authenticate: Authenticate, clock: Clock, use_cases: OpenAIUseCases, max_body_bytes: int
     ) -> None:
-        self._authenticate = authenticate
-        self._chat_completions = chat_completions
-        self._list_models = list_models
+        super().__init__(authenticate, clock)
+        self._use_cases = use_cases
         self._max_body_bytes = max_body_bytes
 
     async def chat_completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Answers a conversation."""
-        principal = await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-        if len(request.data) > self._max_body_bytes:
-            raise BodyTooLarge(f"the body is over {self._max_body_bytes} bytes")
-        parts = self._chat_completions.chat_completions(
-            request.data, principal, context.request_id, context.time_remaining()
+        async with aclosing(
+            self._answered(self._use_cases.chat_completions.chat_completions, request, context)
+        ) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        """Continues a prompt."""
+        async with aclosing(
+            self._answered(self._use_cases.completions.completions, request, context)
+        ) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        """Answers in typed items."""
+        async with aclosing(self._answered(self._use_cases.responses.responses, request, context)) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def embeddings(self, request: HttpBody, context: RpcContext) -> HttpBody:
+        """Turns texts into vectors."""
+        begun_s = self._clock.monotonic()
+        asking = await self._sized(request, context)
+        return await self._sent(
+            await self._use_cases.embeddings.embeddings(request.data, asking), context, begun_s
         )
-        async with aclosing(parts):
-            async for part in parts:
-                if part.attempt is not None:
-                    await context.send_initial_metadata(_attempt_headers(context.request_id, part.attempt))
-                yield HttpBody(content_type=part.content_type, data=part.data)
 
     async def list_models(self, request: OpenAIListModelsRequest, context: RpcContext) -> HttpBody:
         """Lists the models that can be used now."""
-        await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-        return HttpBody(content_type=JSON_TYPE, data=self._list_models.openai_json())
+        begun_s = self._clock.monotonic()
+        caller = await self._caller(context)
+        data = self._use_cases.list_models.openai_json(caller.permissions)
+        await context.send_initial_metadata(self._labels(context, begun_s))
+        return HttpBody(content_type=JSON_TYPE, data=data)
 
+    async def get_model(self, request: GetModelRequest, context: RpcContext) -> HttpBody:
+        """Shows one model."""
+        begun_s = self._clock.monotonic()
+        caller = await self._caller(context)
+        data = self._use_cases.get_model.openai_json(request.model, caller.permissions)
+        await context.send_initial_metadata(self._labels(context, begun_s))
+        return HttpBody(content_type=JSON_TYPE, data=data)
 
-def _attempt_headers(request_id: str, attempt: Attempt) -> Metadata:
-    return _headers(request_id, attempt.target, attempt.reason)
+    async def _sized(self, request: HttpBody, context: RpcContext) -> Asking:
+        """Who asks. Raises BodyTooLarge."""
+        asking = await self._asking(context)
+        if len(request.data) > self._max_body_bytes:
+            raise BodyTooLarge(f"the body is over {self._max_body_bytes} bytes")
+        return asking
 
+    async def _answered(
+        self,
+        answer: Callable[[bytes, Asking], AsyncGenerator[Part, None]],
+        request: HttpBody,
+        context: RpcContext,
+    ) -> AsyncGenerator[HttpBody, None]:
+        begun_s = self._clock.monotonic()
+        asking = await self._sized(request, context)
+        async with aclosing(answer(request.data, asking)) as parts:
+            async for part in parts:
+                yield await self._sent(part, context, begun_s)
 
-def _headers(request_id: str, target: Target, reason: str) -> Metadata:
-    name = f"{target.name} (sandbox)" if target.sandbox else target.name
-    return (("x-request-id", request_id), ("x-weir-target", name), ("x-weir-route-reason", reason))
+    async def _sent(self, part: Part, context: RpcContext, begun_s: float) -> HttpBody:
+        """A part as a message; the first one sends the headers before it."""
+        if (attempt := part.attempt) is not None:
+            await context.send_initial_metadata(
+                self._headers(context, attempt.target, attempt.reason, attempt.number, begun_s)
+            )
+        return HttpBody(content_type=part.content_type, data=part.data)

@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dialects.chat_template import TemplateName
-from gen.weir.type.v1 import Locality, Target
+from gen.weir.router.v1 import Task
 from meshkit.settings import MeshSettings, Strict
-from services.router.domain.target import Limits, ModelSpec, TargetSpec
+from pricing.settings import LedgerPrices
+from services.router.domain.target import ModelSpec
 from services.router.spool_settings import FeedSettings, SpoolSettings
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$")]
-
-
-class LimitSettings(Strict):
-    """How long a target may take. Seconds."""
-
-    connect_s: Seconds = 2.0
-    first_token_s: Seconds = 10.0
-    """For streams; reasoning models need more."""
-    inter_token_s: Seconds = 5.0
-    total_s: Seconds = 600.0
-
-    def limits(self) -> Limits:
-        """As the domain's value."""
-        return Limits(
-            connect=timedelta(seconds=self.connect_s),
-            first_token=timedelta(seconds=self.first_token_s),
-            inter_token=timedelta(seconds=self.inter_token_s),
-            total=timedelta(seconds=self.total_s),
-        )
-
-
-class TritonTargetSettings(Strict):
-    """A model of our own behind Triton."""
-
-    kind: Literal["triton"]
-    model: str = "smollm2"
-    """The Triton model's name."""
-    profile: Literal["trtllm_bls"] = "trtllm_bls"
-    """The backend's contract, see adapters/triton_profile.py."""
-    chat_template: TemplateName = "smollm2"
-    endpoint: str | None = None
-    """`host:port` of Triton's gRPC; absent means the one that `weir up` starts (ports.triton_grpc)."""
-    default_max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 256
-    """Cap of an answer whose request names none. Tokens."""
-    limits: LimitSettings = LimitSettings()
-
-
-class CloudTargetSettings(Strict):
-    """A model of a provider."""
-
-    kind: Literal["cloud"]
-    provider: Name
-    """A key of `providers`."""
-    model: str
-    """The provider's name for it."""
-    default_max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 4_096
-    """Reserved for an answer whose request names no cap; not sent. Tokens."""
-    limits: LimitSettings = LimitSettings()
-
-
-TargetSettings = Annotated[TritonTargetSettings | CloudTargetSettings, Field(discriminator="kind")]
+from services.router.target_settings import (
+    CloudTargetSettings,
+    Name,
+    Seconds,
+    TargetSettings,
+    TritonTargetSettings,
+)
 
 
 class ModelSettings(Strict):
@@ -92,8 +44,12 @@ class RouterBlock(Strict):
     """How long a refusal by Auth is remembered."""
     refused_keys: Annotated[int, Field(ge=0)] = 10_000
     """How many refusals are remembered."""
+    remembered_callers: Annotated[int, Field(ge=1)] = 10_000
+    """How many keys' permissions are kept ready for use."""
     probe_s: Seconds = 1.0
     """How often targets are asked whether they are ready."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    """Attempts of one request, over all its targets."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * 1024
     """Larger bodies are refused, also over gRPC; the edge's own limit is the same."""
     feed_stop_s: Seconds = 5.0
@@ -102,8 +58,19 @@ class RouterBlock(Strict):
     feed: FeedSettings = FeedSettings()
 
 
+def default_target_blocks() -> dict[str, dict[str, object]]:
+    """The targets of a configuration without any, as weir.yaml would say them: the models of `weir up`'s own Triton."""
+    local: dict[str, object] = {
+        "kind": "triton",
+        "capabilities": {"json_schema": True, "context_window": 2_048},
+    }
+    return {"local": local, "local-embed": {"kind": "triton", "task": "embed", "model": "minilm"}}
+
+
 def _default_targets() -> dict[str, TargetSettings]:
-    return {"local": TritonTargetSettings(kind="triton")}
+    return {
+        name: TritonTargetSettings.model_validate(block) for name, block in default_target_blocks().items()
+    }
 
 
 class RouterSettings(MeshSettings):
@@ -116,6 +83,7 @@ class RouterSettings(MeshSettings):
     default_model: str = "auto"
     """What an absent `model` means."""
     router: RouterBlock = RouterBlock()
+    ledger: LedgerPrices = LedgerPrices()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -126,9 +94,13 @@ class RouterSettings(MeshSettings):
                 if target not in self.targets:
                     known = ", ".join(self.targets)
                     raise ValueError(f"models.{name}.plan: no target {target!r} (targets: {known})")
+            if len({self.targets[target].task for target in model.plan}) > 1:
+                raise ValueError(f"models.{name}.plan: targets of different tasks")
         if self.default_model not in (models := self.all_models()):
             known = ", ".join(models) or "none, for there are no targets"
             raise ValueError(f"default_model: no model {self.default_model!r} (models: {known})")
+        if self.targets[models[self.default_model].plan[0]].task != "chat":
+            raise ValueError(f"default_model: {self.default_model!r} answers no conversations")
         return self
 
     def all_models(self) -> dict[str, ModelSettings]:
@@ -138,7 +110,12 @@ class RouterSettings(MeshSettings):
     def model_specs(self) -> dict[str, ModelSpec]:
         """Models as the domain's values."""
         return {
-            name: ModelSpec(name, tuple(model.plan), model.policy == "auto")
+            name: ModelSpec(
+                name,
+                tuple(model.plan),
+                model.policy == "auto",
+                Task[self.targets[model.plan[0]].task.upper()],
+            )
             for name, model in self.all_models().items()
         }
 
@@ -146,23 +123,8 @@ class RouterSettings(MeshSettings):
 def default_models(targets: dict[str, TargetSettings]) -> dict[str, ModelSettings]:
     """Each target under its own name, and `auto`: the cloud's targets first, the local ones for what they do well."""
     named = {name: ModelSettings(plan=[name]) for name in targets}
-    cloud = [name for name, target in targets.items() if target.kind == "cloud"]
-    local = [name for name in targets if name not in cloud]
+    chat = {name: target for name, target in targets.items() if target.task == "chat"}
+    cloud = [name for name, target in chat.items() if isinstance(target, CloudTargetSettings)]
+    local = [name for name in chat if name not in cloud]
     plan = [*cloud, *local]
     return {**named, "auto": ModelSettings(plan=plan, policy="auto")} if plan else named
-
-
-def target_spec(name: str, settings: TargetSettings) -> TargetSpec:
-    """A target as the domain's value."""
-    local = settings.kind == "triton"
-    return TargetSpec(
-        target=Target(
-            name=name,
-            locality=Locality.LOCAL if local else Locality.CLOUD,
-            provider="triton" if settings.kind == "triton" else settings.provider,
-            model=settings.model,
-        ),
-        limits=settings.limits.limits(),
-        capabilities=frozenset() if local else frozenset({"*"}),
-        default_max_output_tokens=settings.default_max_output_tokens,
-    )

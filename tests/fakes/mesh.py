@@ -16,6 +16,8 @@ from gen.weir.ledger.v1 import RecordRequest, RecordResponse, UsageRequest, Usag
 from gen.weir.ledger.v1.service import LedgerClient, LedgerServicer
 from gen.weir.router.v1 import (
     Delta,
+    EmbedRequest,
+    EmbedResponse,
     GenerateRequest,
     GenerateResponse,
     ListModelsRequest,
@@ -70,6 +72,9 @@ class ScriptedRouter(RouterServicer):
                     yield event
         finally:
             self.closed.set()
+
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        return EmbedResponse()
 
 
 @dataclass

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from dialects.chat_request import ChatRequest
+from prometheus_client import CollectorRegistry
+
+from dialects.request import Request
 from gen.weir.auth.v1 import Key
 from gen.weir.ledger.v1 import Entry
 from gen.weir.type.v1 import Locality
 from gen.weir.type.v1 import Target as TargetValue
 from meshkit.errors import KeyInvalid, LedgerUnavailable, WeirError
-from services.router.domain.target import Limits, TargetSpec
-from services.router.ports import Piece
+from meshkit.ids import uuid7
+from meshkit.telemetry import Logger
+from pricing.price_list import PriceList
+from services.router.answer import Answer
+from services.router.authenticate import Authenticate
+from services.router.chat_completions import ChatCompletions
+from services.router.clock import SystemClock
+from services.router.completions import Completions
+from services.router.deliver import Deliver
+from services.router.domain.target import ANYTHING, Capabilities, Limits, ModelSpec, RetryRule, TargetSpec
+from services.router.embed import Embed
+from services.router.embeddings import Embeddings
+from services.router.generate import Generate
+from services.router.get_model import GetModel
+from services.router.list_models import ListModels
+from services.router.metrics import RouterMetrics
+from services.router.model_cards import ModelCards
+from services.router.ports import Clock, Piece
+from services.router.responses import Responses
+from services.router.run_plan import RunPlan, Surroundings
+from services.router.servicer import OpenAIFace, OpenAIUseCases, TypedRouter
+from services.router.target_state import TargetState
 
 LIMITS = Limits(
     connect=timedelta(seconds=0.2),
@@ -23,8 +46,19 @@ LIMITS = Limits(
 )
 
 
-def spec(name: str, *, local: bool, capabilities: frozenset[str] = frozenset()) -> TargetSpec:
-    """A target's specification with short limits."""
+ONCE = RetryRule(attempts=1, error_attempts=1)
+"""No target is asked twice."""
+
+
+def spec(
+    name: str,
+    *,
+    local: bool,
+    capabilities: frozenset[str] = frozenset(),
+    prefill: str = "",
+    **more: Any,
+) -> TargetSpec:
+    """A target's specification with short limits; it is asked once unless `retry` says otherwise."""
     return TargetSpec(
         target=TargetValue(
             name=name,
@@ -33,8 +67,9 @@ def spec(name: str, *, local: bool, capabilities: frozenset[str] = frozenset()) 
             model=f"{name}-model",
         ),
         limits=LIMITS,
-        capabilities=capabilities if local else frozenset({"*"}),
+        capabilities=Capabilities(capabilities if local else frozenset({ANYTHING}), prefill=prefill),
         default_max_output_tokens=64,
+        **{"retry": ONCE, **more},
     )
 
 
@@ -44,8 +79,11 @@ class FakeTarget:
     def __init__(self, target_spec: TargetSpec, script: Sequence[Piece | Exception | float | None]) -> None:
         self._spec = target_spec
         self.script = script
+        self.afresh: Sequence[Piece | Exception | float | None] | None = None
+        """Played in place of the script where there is no prefill."""
         self.up = True
-        self.asked: list[ChatRequest] = []
+        self.asked: list[Request] = []
+        self.prefills: list[str] = []
         self.closed = 0
         self.ended = 0
         """Answers that were read to their end; the others were closed before."""
@@ -61,12 +99,13 @@ class FakeTarget:
         return self.up
 
     async def generate(
-        self, request: ChatRequest, request_id: str, *, stream: bool
+        self, request: Request, request_id: str, *, stream: bool, prefill: str = ""
     ) -> AsyncGenerator[Piece, None]:
         del request_id, stream
         self.asked.append(request)
+        self.prefills.append(prefill)
         try:
-            for step in self.script:
+            for step in self.script if prefill or self.afresh is None else self.afresh:
                 if step is None:
                     await asyncio.Event().wait()
                 elif isinstance(step, float):
@@ -102,16 +141,68 @@ class FakeAttemptLog:
 
 
 class FakeClock:
-    """Time that moves when told to (services.router.ports.Clock)."""
+    """Time that moves when told to, and by sleeping (services.router.ports.Clock)."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
+        self.slept: list[float] = []
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.elapsed_s)
 
     def monotonic(self) -> float:
         return 1_000.0 + self.elapsed_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.elapsed_s += seconds
+
+
+def surroundings(
+    targets: Iterable[FakeTarget], log: FakeAttemptLog, clock: Clock | None = None, **changes: Any
+) -> Surroundings:
+    """What a run needs, over fakes, without prices; random draws are all 0."""
+    clock = clock or SystemClock()
+    whole: dict[str, Any] = {
+        "states": {target.spec.name: TargetState(target, clock) for target in targets},
+        "log": log,
+        "prices": PriceList([]),
+        "clock": clock,
+        "new_id": uuid7,
+        "draw": lambda: 0.0,
+        "metrics": RouterMetrics(CollectorRegistry()),
+        "logger": Logger("test"),
+        "max_attempts": 6,
+    }
+    return Surroundings(**{**whole, **changes})
+
+
+def faces(
+    around: Surroundings,
+    models: Mapping[str, ModelSpec],
+    default_model: str,
+    keys: FakeKeys,
+    *,
+    max_body_bytes: int = 1_000_000,
+) -> tuple[TypedRouter, OpenAIFace]:
+    """The router's servicers as the bootstrap makes them."""
+    answer = Answer(models, default_model, around.states, RunPlan(around), around.draw)
+    deliver = Deliver(answer)
+    minute = timedelta(minutes=1)
+    authenticate = Authenticate(keys, around.clock, minute, minute, 10)
+    cards = ModelCards(models, around.states, around.prices, around.clock, 1_700_000_000)
+    use_cases = OpenAIUseCases(
+        ChatCompletions(deliver),
+        Completions(deliver),
+        Responses(deliver),
+        Embeddings(deliver),
+        ListModels(cards),
+        GetModel(cards),
+    )
+    return (
+        TypedRouter(authenticate, around.clock, Generate(answer), Embed(answer), ListModels(cards)),
+        OpenAIFace(authenticate, around.clock, use_cases, max_body_bytes),
+    )
 
 
 class FakeKeys:

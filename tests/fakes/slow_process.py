@@ -11,7 +11,15 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from gen.rpc import RpcContext
-from gen.weir.router.v1 import Delta, GenerateRequest, GenerateResponse, ListModelsRequest, ListModelsResponse
+from gen.weir.router.v1 import (
+    Delta,
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
 from gen.weir.router.v1.service import RouterServicer
 from meshkit.server import run, serve
 from meshkit.serving import Servicer
@@ -31,6 +39,9 @@ class SlowRouter(RouterServicer):
 
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> ListModelsResponse:
         return ListModelsResponse()
+
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        return EmbedResponse()
 
 
 class SlowService:

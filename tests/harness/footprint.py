@@ -15,7 +15,6 @@ from weirctl import home_lock, processes
 from weirctl.triton_settings import TritonSettings
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps POSIX shared memory
-METRICS_PORTS = 12
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Footprint:
     pids: frozenset[int]
     """The supervisor and everything below it."""
     ports: frozenset[int]
+    """On which one of these listens; others may be anybody's, now or later."""
 
     @classmethod
     def of(cls, weir: RunningWeir) -> Footprint:
@@ -33,7 +33,9 @@ class Footprint:
         assert weir.process is not None
         supervisor = psutil.Process(weir.process.pid)
         pids = {supervisor.pid, *(child.pid for child in supervisor.children(recursive=True))}
-        return cls(weir.home, frozenset(pids), frozenset(_ports(weir)))
+        ports = frozenset(port for pid in pids for port in _ports(pid))
+        assert weir.document["ports"]["edge"] in ports
+        return cls(weir.home, frozenset(pids), ports)
 
     def processes_left(self) -> list[str]:
         """Those that still run."""
@@ -55,12 +57,11 @@ class Footprint:
         ]
 
 
-def _ports(weir: RunningWeir) -> Iterator[int]:
-    ports = dict(weir.document["ports"])
-    router, metrics = ports.pop("router"), ports.pop("metrics")
-    yield from range(router, router + int(weir.document.get("workers", 1)))
-    yield from range(metrics, metrics + METRICS_PORTS)
-    yield from ports.values()
+def _ports(pid: int) -> Iterator[int]:
+    with suppress(psutil.NoSuchProcess):  # a command that ended meanwhile
+        for connection in psutil.Process(pid).net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                yield connection.laddr.port
 
 
 def _prefix(home: Path) -> str:

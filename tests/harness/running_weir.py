@@ -85,10 +85,19 @@ class Provider:
 
     def log(self) -> list[dict[str, Any]]:
         """What it was asked."""
+        requests: list[dict[str, Any]] = self._document()["requests"]
+        return requests
+
+    def monotonic_s(self, at_ms: float) -> float:
+        """A time of its log, which counts from its start, on this machine's monotonic clock; a little too late."""
+        since_ms = float(self._document()["now_ms"]) - at_ms
+        return time.monotonic() - since_ms / 1_000
+
+    def _document(self) -> dict[str, Any]:
         url = self.base_url.removesuffix("/v1") + "/log"
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
-            requests: list[dict[str, Any]] = json.load(answer)["requests"]
-        return requests
+            document: dict[str, Any] = json.load(answer)
+        return document
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -16,6 +17,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dialects.chat_request import read
+from dialects.embedding_request import read as read_embeddings
+from dialects.request import Request
+from dialects.responses_request import read as read_responses
 from gen.rpc import RpcContext, Transport
 from gen.weir.auth.v1 import (
     AuthenticateRequest,
@@ -30,6 +34,9 @@ from gen.weir.auth.v1 import (
 )
 from gen.weir.auth.v1.service import AuthClient, AuthServicer
 from gen.weir.cloud.v1 import (
+    EmbedRequest,
+    EmbedResponse,
+    Endpoint,
     GenerateRequest,
     GenerateResponse,
     ListProvidersRequest,
@@ -37,6 +44,7 @@ from gen.weir.cloud.v1 import (
     Provider,
 )
 from gen.weir.cloud.v1.service import CloudAdapterClient, CloudAdapterServicer
+from gen.weir.type.v1 import Usage
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
 from meshkit.errors import InvalidRequest, KeyInvalid, RateLimited, UpstreamError, WeirError
@@ -72,6 +80,8 @@ class ScriptedAdapter(CloudAdapterServicer):
     script: Script = ()
     providers: list[Provider] = field(default_factory=list)
     asked: list[GenerateRequest] = field(default_factory=list)
+    embedded: list[EmbedRequest] = field(default_factory=list)
+    embeddings: bytes = b'{"data":[{"index":0,"embedding":[0.5]}]}'
 
     async def generate(
         self, request: GenerateRequest, context: RpcContext
@@ -80,6 +90,10 @@ class ScriptedAdapter(CloudAdapterServicer):
         async with aclosing(play(self.script)) as steps:  # type: ignore[type-var] # an async generator
             async for step in steps:
                 yield step
+
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        self.embedded.append(request)
+        return EmbedResponse(body=self.embeddings, usage=Usage(input_tokens=2), model="m")
 
     async def list_providers(
         self, request: ListProvidersRequest, context: RpcContext
@@ -151,10 +165,20 @@ def cloud_spec() -> TargetSpec:
     return spec("cloud", local=False)
 
 
-async def pieces(transport: Transport) -> list[Piece]:
+async def pieces(
+    transport: Transport,
+    request: Request = REQUEST,
+    *,
+    prefill: str = "",
+    style: str = "",
+    **capabilities: Any,
+) -> list[Piece]:
     """Every piece of one answer."""
-    target = CloudTarget(cloud_spec(), CloudAdapterClient(transport))
-    async with aclosing(target.generate(REQUEST, "req_1", stream=True)) as answer:
+    known = cloud_spec()
+    known = replace(known, capabilities=replace(known.capabilities, prefill=style, **capabilities))
+    target = CloudTarget(known, CloudAdapterClient(transport))
+    answering = target.generate(request, "req_1", stream=request.stream, prefill=prefill)
+    async with aclosing(answering) as answer:
         return [piece async for piece in answer]
 
 
@@ -171,6 +195,56 @@ async def test_pieces_are_the_adapters(reach: Reach) -> None:
         "req_1",
     )
     assert b'"model":"cloud-model"' in asked.body
+
+
+async def test_prefill_is_the_assistants_last_message(reach: Reach) -> None:
+    """The text so far follows the conversation, marked as this provider wants it."""
+    adapter = ScriptedAdapter([GenerateResponse(finished=True)])
+    await pieces(await reach(adapter), prefill="Once ", style="prefix")
+    (asked,) = adapter.asked
+    assert json.loads(asked.body)["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Once ", "prefix": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("can", "endpoint", "field_name"),
+    [({"*"}, Endpoint.CHAT_COMPLETIONS, "messages"), ({"*", "responses"}, Endpoint.RESPONSES, "input")],
+)
+async def test_responses_are_translated_where_they_must(
+    reach: Reach, can: set[str], endpoint: Endpoint, field_name: str
+) -> None:
+    """A target that has the endpoint is sent the client's JSON, another one the same as a chat completion."""
+    adapter = ScriptedAdapter([GenerateResponse(finished=True)])
+    lacks = frozenset({"responses"} - can)
+    request = read_responses(b'{"input":"hi"}')
+    await pieces(await reach(adapter), request, can=frozenset(can), lacks=lacks)
+    (asked,) = adapter.asked
+    assert asked.endpoint == endpoint
+    assert field_name in json.loads(asked.body)
+
+
+async def test_embeddings_come_in_one_piece(reach: Reach) -> None:
+    """The provider's body and usage, finished."""
+    adapter = ScriptedAdapter()
+    (piece,) = await pieces(await reach(adapter), read_embeddings(b'{"model":"x","input":"hi"}'))
+    assert piece == Piece(
+        bodies=[adapter.embeddings], usage=Usage(input_tokens=2), model="m", content=True, finished=True
+    )
+    (asked,) = adapter.embedded
+    assert (asked.provider, asked.request_id) == ("openai", "req_1")
+    assert json.loads(asked.body) == {"input": "hi", "model": "cloud-model"}
+
+
+@pytest.mark.parametrize("embeddings", [b'{"data":[]}', b'{"data":[{},{}]}', b"{}", b"[1", b""])
+async def test_a_list_of_another_length_is_no_success(reach: Reach, embeddings: bytes) -> None:
+    """One embedding for each input, or it is an error that another target may not have."""
+    with pytest.raises(UpstreamError, match="embeddings"):
+        await pieces(
+            await reach(ScriptedAdapter(embeddings=embeddings)),
+            read_embeddings(b'{"model":"x","input":"hi"}'),
+        )
 
 
 @pytest.mark.parametrize("before", [[], [GenerateResponse(text="a")]])

@@ -19,8 +19,10 @@ from prometheus_client import CollectorRegistry
 from gen.google.api import HttpBody
 from gen.weir.auth.v1 import Key
 from gen.weir.ledger.v1 import Outcome
+from gen.weir.openai.v1 import GetModelRequest
+from gen.weir.openai.v1 import ListModelsRequest as OpenAIListModelsRequest
 from gen.weir.openai.v1.service import OpenAIClient
-from gen.weir.router.v1 import GenerateRequest, GenerateResponse, ListModelsRequest
+from gen.weir.router.v1 import GenerateRequest, GenerateResponse, ListModelsRequest, OnCut
 from gen.weir.router.v1.service import RouterClient
 from gen.weir.type.v1 import ChatMessage, FinishReason, Principal, Role, Usage
 from meshkit.channel import ChannelTransport, open_channel
@@ -36,24 +38,14 @@ from meshkit.errors import (
     UpstreamTruncated,
     WeirError,
 )
-from meshkit.ids import uuid7
 from meshkit.server import MeshServer
 from meshkit.serving import Servicer
 from meshkit.settings import Listen
 from meshkit.telemetry import Logger
 from meshkit.tokens import mint
-from services.router.answer import Answer
-from services.router.authenticate import Authenticate
-from services.router.chat_completions import ChatCompletions
-from services.router.clock import SystemClock
 from services.router.domain.target import ModelSpec
-from services.router.generate import Generate
-from services.router.list_models import ListModels
-from services.router.metrics import RouterMetrics
 from services.router.ports import Piece
-from services.router.run_plan import RunPlan
-from services.router.servicer import OpenAIFace, TypedRouter
-from tests.fakes.router import FakeAttemptLog, FakeKeys, FakeTarget, spec
+from tests.fakes.router import FakeAttemptLog, FakeKeys, FakeTarget, faces, spec, surroundings
 
 TOKEN = mint(os.urandom)
 KEY = Key(
@@ -81,19 +73,12 @@ class OneRouter:
     """The router's servicers over scripted targets (meshkit.server.Service)."""
 
     def __init__(self, local: Sequence[Any], cloud: Sequence[Any]) -> None:
-        self.local = FakeTarget(spec("local", local=True), local)
-        self.cloud = FakeTarget(spec("cloud", local=False), cloud)
+        self.local = FakeTarget(spec("local", local=True, on_cut=OnCut.ERROR), local)
+        self.cloud = FakeTarget(spec("cloud", local=False, on_cut=OnCut.ERROR), cloud)
         self.log = FakeAttemptLog()
-        targets = {"local": self.local, "cloud": self.cloud}
-        clock, log = SystemClock(), Logger("test")
-        runner = RunPlan(targets, self.log, clock, uuid7, RouterMetrics(CollectorRegistry()), log)
-        answer = Answer(MODELS, "gpt-4", targets, runner)
-        minute = timedelta(minutes=1)
-        authenticate = Authenticate(FakeKeys(KEY), clock, minute, minute, 10)
-        models = ListModels(MODELS, targets, 1_700_000_000)
-        self.servicers: Sequence[Servicer] = (
-            TypedRouter(authenticate, Generate(answer), models),
-            OpenAIFace(authenticate, ChatCompletions(answer), models, max_body_bytes=1_000),
+        around = surroundings((self.local, self.cloud), self.log)
+        self.servicers: Sequence[Servicer] = faces(
+            around, MODELS, "gpt-4", FakeKeys(KEY), max_body_bytes=1_000
         )
 
     async def start(self) -> None:
@@ -164,7 +149,12 @@ async def test_whole_local_answer(serve: Any) -> None:
     assert answer["model"] == "local-model"
     assert answer["choices"][0]["message"]["content"] == "Hello"
     assert answer["choices"][0]["finish_reason"] == "stop"
-    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert answer["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "weir": {"cost_nano_usd": None, "target": "local", "attempts": 1},
+    }
 
 
 async def test_streamed_local_answer(serve: Any) -> None:
@@ -355,6 +345,25 @@ async def test_typed_cut_is_a_status(serve: Any) -> None:
         await mesh.generate(
             GenerateRequest(model="local", messages=[ChatMessage(role=Role.USER, content="hi")])
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [("ListModels", OpenAIListModelsRequest()), ("GetModel", GetModelRequest(model="local"))],
+)
+async def test_models_have_the_labels_of_every_answer(
+    serve: Any, method: str, request_: OpenAIListModelsRequest | GetModelRequest
+) -> None:
+    """The caller's own request id, and how long it took; there is no target to name."""
+    mesh = await serve()
+    call = mesh.channel.unary_unary(f"/weir.openai.v1.OpenAI/{method}")(
+        mesh_codec().encode(request_), metadata=BEARER
+    )
+    headers = dict(await call.initial_metadata())
+    assert headers["x-request-id"] == "mine-1"
+    assert headers["openai-processing-ms"].isdecimal()
+    assert "x-weir-target" not in headers
+    assert json.loads(mesh_codec().decode(HttpBody, await call).data)["object"] in {"list", "model"}
 
 
 async def test_models_that_can_be_used(serve: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,24 @@ def test_retry_after_is_bounded() -> None:
     assert _arrived(grpc.StatusCode.RESOURCE_EXHAUSTED, trailers(error, "r")).retry_after == MAX_RETRY_AFTER
 
 
+@every_reason
+@pytest.mark.parametrize("char", ["a", '"', "é", "漢", "😀"])
+def test_the_longest_trailers_are_small(reason: Reason, char: str) -> None:
+    """With everything that an error can carry at its longest, its trailers fit 4 KiB."""
+    long = char * 3_000
+    details = {name * 20: long for name in "abc"}
+    error = BY_REASON[reason](long, param=long, details=details, retry_after=timedelta.max)
+    assert _size(trailers(error, "r" * 128)) <= _MAX_TRAILERS_BYTES
+
+
+def _size(pairs: Any) -> int:
+    """Bytes on the wire."""
+    return sum(
+        len(name) + len(base64.b64encode(value) if isinstance(value, bytes) else value)
+        for name, value in pairs
+    )
+
+
 @given(
     message=_TEXT,
     param=st.none() | _TEXT,
@@ -98,15 +117,32 @@ def test_trailers_are_small_and_safe(message: str, param: str | None, details: d
     """Whatever an error says, its trailers fit 4 KiB as they travel, are printable ASCII, and come back whole."""
     error = RateLimited(message, param=param, details=details, retry_after=timedelta(seconds=1))
     pairs = trailers(error, "r" * 128)
-    size = 0
-    for name, value in pairs:
-        shown = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        assert all(" " <= char <= "~" for char in shown)
-        size += len(name) + len(shown)
-    assert size <= _MAX_TRAILERS_BYTES
+    assert all(" " <= char <= "~" for _, value in pairs if isinstance(value, str) for char in value)
+    assert _size(pairs) <= _MAX_TRAILERS_BYTES
     again = _arrived(grpc.StatusCode.RESOURCE_EXHAUSTED, pairs)
     assert (again.message, again.param, again.details) == (error.message, error.param, error.details)
     assert json.loads(openai_error_json(error))["error"]["message"] == error.message
+
+
+@every_reason
+def test_details_are_googles(reason: Reason) -> None:
+    """Each error carries what any gRPC client can read: ErrorInfo, and what fits of the other standard details."""
+    error = BY_REASON[reason]("used up", param="a.b[0]", retry_after=timedelta(seconds=2.5))
+    status = status_pb2.Status.FromString(dict(trailers(error, "r"))[DETAILS_TRAILER])
+    info, quota = error_details_pb2.ErrorInfo(), error_details_pb2.QuotaFailure()
+    bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    found = {
+        kind.DESCRIPTOR.name: kind
+        for kind in (info, quota, bad, retry)
+        if any(detail.Unpack(kind) for detail in status.details)
+    }
+    assert (info.reason, info.domain) == (reason.name, "weir")
+    assert bad.field_violations[0].field == "a.b[0]"
+    assert retry.retry_delay.ToTimedelta() == timedelta(seconds=2.5)
+    limited = {Reason.RATE_LIMITED: "rate", Reason.BUDGET_EXHAUSTED: "budget"}
+    assert ("QuotaFailure" in found) == (reason in limited)
+    if reason in limited:
+        assert (quota.violations[0].subject, quota.violations[0].description) == (limited[reason], "used up")
 
 
 def test_a_short_message_is_whole() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.domain.plan import is_classification, make_plan
+from services.router.domain.plan import Wanted, by_priority, is_classification, make_plan
 from services.router.domain.stop_filter import StopFilter
-from services.router.domain.target import ModelSpec
+from services.router.domain.target import Cap, Capabilities, ModelSpec
 from tests.fakes.router import spec
 
 LOCAL, CLOUD = spec("local", local=True), spec("cloud", local=False)
@@ -21,7 +25,8 @@ def names(
     model: ModelSpec, prompt: str = "", needs: dict[str, str] | None = None, down: str = ""
 ) -> list[str]:
     """The order of a plan's targets."""
-    plan = make_plan(model, prompt, needs or {}, TARGETS, lambda name: name != down)
+    wanted = Wanted([model], prompt, needs or {})
+    plan = make_plan(wanted, TARGETS, lambda name: name != down, lambda: 0.0)
     return [step.target.name for step in plan.steps]
 
 
@@ -55,17 +60,68 @@ def test_auto_keeps_configured_order_otherwise(prompt: str) -> None:
 def test_what_local_cannot_do_takes_it_out() -> None:
     """A need that a target does not meet removes it; with none left the parameter is named."""
     assert names(FIXED, needs={"tools": "tools"}) == ["cloud"]
-    plan = make_plan(
-        ModelSpec("local", ("local",), auto=False), "", {"tools": "tools"}, TARGETS, lambda _: True
-    )
+    wanted = Wanted([ModelSpec("local", ("local",), auto=False)], "", {"tools": "tools"})
+    plan = make_plan(wanted, TARGETS, lambda _: True, lambda: 0.0)
     assert (plan.steps, plan.unsupported) == ((), "tools")
 
 
 def test_a_target_that_is_down_goes_last() -> None:
     """It is still tried in the end, for a probe may be wrong, and the reason says so."""
     assert names(FIXED, down="local") == ["cloud", "local"]
-    plan = make_plan(FIXED, "", {}, TARGETS, lambda name: name != "local")
+    plan = make_plan(Wanted([FIXED], "", {}), TARGETS, lambda name: name != "local", lambda: 0.0)
     assert [step.reason for step in plan.steps] == ["model gpt-4; local is down"] * 2
+
+
+def test_fallbacks_follow() -> None:
+    """Targets of the fallback models come after the model's own, each target once."""
+    models = [ModelSpec("a", ("local",), auto=False), FIXED]
+    plan = make_plan(Wanted(models, "", {}), TARGETS, lambda _: True, lambda: 0.0)
+    assert [(step.target.name, step.reason) for step in plan.steps] == [
+        ("local", "model a"),
+        ("cloud", "fallback gpt-4"),
+    ]
+
+
+def test_wished_targets_choose_and_order() -> None:
+    """Only what the request names is asked, in the request's order."""
+    wanted = Wanted([FIXED], "", {}, only=("cloud",))
+    plan = make_plan(wanted, TARGETS, lambda _: True, lambda: 0.0)
+    assert [(step.target.name, step.reason) for step in plan.steps] == [("cloud", "x-weir-targets")]
+
+
+def test_priority_comes_before_order() -> None:
+    """A lower number is asked first; equals stay in the plan's order."""
+    specs = [spec("a", local=False, priority=1), spec("b", local=False), spec("c", local=False)]
+    assert [one.name for one in by_priority(specs, lambda: 0.0)] == ["b", "c", "a"]
+
+
+def test_weights_share_the_first_place() -> None:
+    """Each weighted target comes first as often as its share says; one without a weight keeps its place."""
+    specs = [
+        spec("a", local=False, weight=3.0),
+        spec("fixed", local=False),
+        spec("b", local=False, weight=1.0),
+    ]
+    firsts = Counter(
+        tuple(one.name for one in by_priority(specs, partial(float.__truediv__, float(at), 100.0)))
+        for at in range(100)
+    )
+    assert firsts == {("a", "fixed", "b"): 75, ("b", "fixed", "a"): 25}
+
+
+def test_too_many_output_tokens_take_a_target_out() -> None:
+    """A cap over what a target can give is not silently shortened."""
+    small = spec("cloud", local=False)
+    small = replace(small, capabilities=replace(small.capabilities, max_output_tokens=10))
+    assert small.missing({}, Cap(10, "max_tokens")) is None
+    assert small.missing({}, Cap(11, "max_completion_tokens")) == "max_completion_tokens"
+
+
+def test_lack_counts_in_spite_of_anything() -> None:
+    """A provider's target that is known to lack something is not asked for it."""
+    blind = replace(spec("c", local=False), capabilities=Capabilities(frozenset("*"), frozenset({"vision"})))
+    assert blind.missing({"vision": "messages[0].content[1]"}) == "messages[0].content[1]"
+    assert blind.missing({"tools": "tools"}) is None
 
 
 @given(

@@ -9,32 +9,28 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from dialects.chat_request import ChatRequest, read
+from dialects.chat_request import read
+from dialects.request import Request
 from gen.weir.ledger.v1 import Outcome
+from gen.weir.router.v1 import OnCut
 from gen.weir.type.v1 import FinishReason, Principal, Usage
 from meshkit.errors import (
     ContextTooLong,
     InvalidRequest,
     LedgerUnavailable,
-    UnsupportedParameter,
     UpstreamError,
     UpstreamStalled,
     UpstreamTimeout,
     UpstreamTruncated,
     WeirError,
 )
-from meshkit.ids import uuid7
-from meshkit.telemetry import Logger
-from services.router.clock import SystemClock
 from services.router.domain.attempt import Asked
 from services.router.domain.plan import Plan, Step
 from services.router.guard import DeadlinePassed
-from services.router.metrics import RouterMetrics
 from services.router.ports import Piece
 from services.router.run_plan import RunPlan
-from tests.fakes.router import FakeAttemptLog, FakeTarget, spec
+from tests.fakes.router import FakeAttemptLog, FakeTarget, spec, surroundings
 
 STREAM = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":7}')
 WHOLE = read(b'{"messages":[{"role":"user","content":"hi"}]}')
@@ -52,23 +48,17 @@ class Loop:
         self, *scripts: Sequence[Piece | Exception | float | None], refuse: WeirError | None = None
     ) -> None:
         self.targets = [
-            FakeTarget(spec(f"t{index}", local=index == 0), script) for index, script in enumerate(scripts)
+            FakeTarget(spec(f"t{index}", local=index == 0, on_cut=OnCut.ERROR), script)
+            for index, script in enumerate(scripts)
         ]
         self.log = FakeAttemptLog(refuse)
         steps = tuple(Step(target.spec, "model m") for target in self.targets)
         self.plan = Plan("m", steps)
-        self.runner = RunPlan(
-            {target.spec.name: target for target in self.targets},
-            self.log,
-            SystemClock(),
-            uuid7,
-            RouterMetrics(CollectorRegistry()),
-            Logger("test"),
-        )
+        self.runner = RunPlan(surroundings(self.targets, self.log, max_attempts=100))
 
-    async def texts(self, request: ChatRequest = STREAM, asked: Asked = ASKED) -> list[str]:
-        async with aclosing(self.runner.run(self.plan, asked, request)) as pieces:
-            return [piece.text async for _, piece in pieces]
+    async def texts(self, request: Request = STREAM, asked: Asked = ASKED) -> list[str]:
+        async with aclosing(self.runner.run(self.plan, asked, request)) as arrivals:
+            return [arrival.piece.text async for arrival in arrivals]
 
     def outcomes(self) -> list[tuple[Outcome, str]]:
         return [(entry.outcome, entry.error_reason) for entry in self.log.ended]
@@ -208,16 +198,6 @@ async def test_nothing_goes_upstream_unwritten() -> None:
     assert loop.targets[0].asked == []
 
 
-async def test_unsupported_parameter_is_named() -> None:
-    """A plan that a parameter emptied is the client's error, with the parameter."""
-    loop = Loop()
-    plan = Plan("m", (), unsupported="tools")
-    with pytest.raises(UnsupportedParameter) as caught:
-        async with aclosing(loop.runner.run(plan, ASKED, STREAM)) as pieces:
-            await anext(pieces)
-    assert caught.value.param == "tools"
-
-
 async def test_signs_of_life_are_no_first_token() -> None:
     """A provider that sends comments and no token is left at its first-token limit."""
     loop = Loop([step for _ in range(20) for step in (0.05, Piece())], [END])
@@ -312,7 +292,7 @@ async def test_whole_answer_is_read_to_its_end() -> None:
 
 async def test_chunks_without_text_are_estimated_too() -> None:
     """Arguments of a tool call and hidden reasoning cost tokens: about one for each chunk."""
-    call = Piece(bodies=[b"{}", b"{}", b"{}"], tool_call_begun=True)
+    call = Piece(bodies=[b"{}", b"{}", b"{}"], tool_call_begun=True, content=True)
     loop = Loop([Piece(text="1234"), call, Piece(finished=True)])
     await loop.texts()
     assert loop.log.ended[0].usage == Usage(input_tokens=25, output_tokens=4, estimated=True)

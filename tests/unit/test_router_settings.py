@@ -19,8 +19,16 @@ def settings(**document: Any) -> RouterSettings:
     ("document", "line"),
     [
         ({"models": {"m": {"plan": ["local", "local"]}}}, "models.m.plan: names a target twice"),
-        ({"models": {"m": {"plan": ["gone"]}}}, "models.m.plan: no target 'gone' (targets: local)"),
-        ({"default_model": "gone"}, "default_model: no model 'gone' (models: local, auto)"),
+        (
+            {"models": {"m": {"plan": ["gone"]}}},
+            "models.m.plan: no target 'gone' (targets: local, local-embed)",
+        ),
+        ({"default_model": "gone"}, "default_model: no model 'gone' (models: local, local-embed, auto)"),
+        ({"default_model": "local-embed"}, "default_model: 'local-embed' answers no conversations"),
+        (
+            {"models": {"m": {"plan": ["local", "local-embed"]}}},
+            "models.m.plan: targets of different tasks",
+        ),
         ({"targets": {}}, "default_model: no model 'auto' (models: none, for there are no targets)"),
     ],
 )
@@ -36,6 +44,7 @@ def test_targets_are_models_too() -> None:
     models = settings(models={"org/model": {"plan": ["local"]}, "auto": {"plan": ["local"]}}).model_specs()
     assert {name: (model.targets, model.auto) for name, model in models.items()} == {
         "local": (("local",), False),
+        "local-embed": (("local-embed",), False),
         "auto": (("local",), False),
         "org/model": (("local",), False),
     }

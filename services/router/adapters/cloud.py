@@ -7,12 +7,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
-from dialects.chat_request import ChatRequest
-from gen.weir.cloud.v1 import GenerateRequest, ListProvidersRequest, Provider
+from dialects.embedding_answer import check_count
+from dialects.request import Endpoint, PrefillStyle, Request
+from gen.weir.cloud.v1 import EmbedRequest, GenerateRequest, ListProvidersRequest, Provider
+from gen.weir.cloud.v1 import Endpoint as CloudEndpoint
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.type.v1 import Target as TargetValue
 from meshkit.errors import Cancelled, InternalFault, UpstreamError, WeirError
+from services.router.domain.estimate import estimated_usage
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 
@@ -46,25 +50,49 @@ class CloudTarget:
             self._described = replace(self._spec.target, sandbox=provider.sandbox)
 
     async def generate(
-        self, request: ChatRequest, request_id: str, *, stream: bool
+        self, request: Request, request_id: str, *, stream: bool, prefill: str = ""
     ) -> AsyncGenerator[Piece, None]:
         """The provider's answer, as chunks if `stream`, else in one piece."""
-        call = GenerateRequest(
-            provider=self._spec.target.provider,
-            body=request.body(self._spec.target.model, stream=stream),
-            stream=stream,
-            hide_stream_usage=stream and not request.include_usage,
-            request_id=request_id,
-            connect_timeout=self._spec.limits.connect,
-        )
-        answers = self._client.generate(call, timeout=self._spec.limits.total)
         try:
+            if request.endpoint is Endpoint.EMBEDDINGS:
+                yield await self._embedded(request, request_id)
+                return
+            call = self._call(request, request_id, stream=stream, prefill=prefill)
+            answers = self._client.generate(call, timeout=self._spec.limits.total)
             async with aclosing(answers):
                 async for piece in answers:
                     yield piece
         except (Cancelled, InternalFault) as error:
             # The adapter ended or broke, and nobody asked it to: a fault that another target does not have.
             raise UpstreamError(f"{self._spec.name}: the cloud adapter failed") from error
+
+    def _call(self, request: Request, request_id: str, *, stream: bool, prefill: str) -> GenerateRequest:
+        if request.chat is not None and not self._spec.capabilities.has("responses"):
+            request = request.chat
+        style = cast("PrefillStyle", self._spec.capabilities.prefill or "plain")
+        return GenerateRequest(
+            provider=self._spec.target.provider,
+            body=request.body(self._spec.target.model, stream=stream, prefill=prefill, style=style),
+            stream=stream,
+            hide_stream_usage=stream and not request.include_usage,
+            request_id=request_id,
+            connect_timeout=self._spec.limits.connect,
+            endpoint=CloudEndpoint[request.endpoint.name],
+        )
+
+    async def _embedded(self, request: Request, request_id: str) -> Piece:
+        call = EmbedRequest(
+            provider=self._spec.target.provider,
+            body=request.body(self._spec.target.model, stream=False),
+            request_id=request_id,
+            connect_timeout=self._spec.limits.connect,
+        )
+        answer = await self._client.embed(call, timeout=self._spec.limits.total)
+        check_count(answer.body, request.choices)
+        usage = answer.usage
+        if usage is None:
+            usage = estimated_usage(request.prompt_bytes, 0)
+        return Piece(bodies=[answer.body], usage=usage, model=answer.model, content=True, finished=True)
 
 
 class ProviderWatch:

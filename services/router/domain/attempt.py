@@ -40,6 +40,8 @@ class Attempt:
     ) -> None:
         self.entry_id = entry_id
         """The ledger's name for this attempt."""
+        self.number = number
+        """From 1, within the request."""
         self.target = target
         self.reason = reason
         self._asked = asked
@@ -80,13 +82,20 @@ class Attempt:
         """The entry to store before the first byte goes upstream: its usage is the reservation."""
         return self._entry
 
-    def arrived(self, text: str, chunks: int, usage: Usage | None, now_s: float) -> None:
+    def arrived(self, text: str, chunks: int, now_s: float) -> None:
         """Notes a piece of the answer: its text, and how many of the provider's chunks it is of."""
         if self._first_s is None:
             self._first_s = now_s
         self._answer_bytes += len(text.encode()) if text else chunks * BYTES_PER_TOKEN
-        if usage is not None:
-            self._usage = usage
+
+    def used(self, usage: Usage) -> None:
+        """Notes what the target says that it used so far."""
+        self._usage = usage
+
+    @property
+    def first_token_s(self) -> float | None:
+        """Seconds from the beginning to the first token; None before it."""
+        return None if self._first_s is None else self._first_s - self._begun_s
 
     def usage(self) -> Usage:
         """What the target said it used, else an estimate; nothing for a failure before the first token."""
