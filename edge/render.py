@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from edge.cors import policy, response_additions
 from edge.replies import local_replies
 from edge.routes import request_removals, response_removals, routes
 from edge.settings import EdgeSettings
@@ -38,7 +39,9 @@ def render(settings: EdgeSettings, *, port: int, admin_port: int, routers: Seque
         "error_body_lua": _path("edge", "error_body.lua"),
         "descriptor_set": _path("gen", "weir.binpb"),
         "remove_request_headers": request_removals(settings.trusted_hops),
-        "remove_response_headers": response_removals(),
+        "change_response_headers": [*response_removals(), *response_additions(settings.cors)],
+        "remove_response_trailers": response_removals(),
+        "cors": policy(settings.cors),
         "local_replies": local_replies(settings.max_body_bytes),
         "routes": routes(settings.connect_retries, _duration(settings.stream_idle_s)),
         **_limits(settings),

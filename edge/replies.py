@@ -5,10 +5,12 @@ HTTP clients get OpenAI's error object, gRPC clients a status. Types and codes a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from edge.methods import http_methods
 from gen.weir.error.v1 import Reason
 from meshkit.errors import BY_REASON, TABLE, openai_error_json
 
@@ -40,6 +42,8 @@ NO_ROUTER_FLAGS = ("UH", "UF", "UO", "URX")
 """No healthy worker, none that could be connected to, too many requests waiting, retries used up."""
 RETRY_AFTER_S = 1
 """What a client without a router is told to wait, in seconds: a restarted worker is back by then."""
+
+WRONG_METHOD = Reply(Reason.INVALID_REQUEST, "This URL has other methods: see the header allow.", None)
 
 BY_STATUS: Mapping[int, Reply] = MappingProxyType(
     {
@@ -78,11 +82,31 @@ def local_replies(max_body_bytes: int) -> list[Mapper]:
     too_large = BY_STATUS[413]._replace(message=f"The request's body is larger than {max_body_bytes} bytes.")
     wait = [_header("retry-after", str(RETRY_AFTER_S))]
     mappers = list(_both({"response_flag_filter": {"flags": list(NO_ROUTER_FLAGS)}}, NO_ROUTER, wait))
+    mappers += [_wrong_method(path, methods) for path, methods in http_methods().items()]
     for status, reply in {**BY_STATUS, 413: too_large}.items():
         mappers += _both(_status("EQ", status), reply)
     mappers += _both(_status("GE", 500), BY_STATUS[500])
     mappers += _both(_status("GE", 400), BY_STATUS[400])
     return mappers
+
+
+def _wrong_method(template: str, methods: Sequence[str]) -> Mapper:
+    """405 and `allow` where Envoy would say 404 of a path that other methods have."""
+    stem, variable, _ = template.partition("{")
+    path = re.escape(stem) + (".+" if variable else r"(\?.*)?")
+    conditions = [
+        _status("EQ", 404),
+        _header_is(":path", {"safe_regex": {"regex": path}}),
+        *(_header_is(":method", {"exact": method}, invert_match=True) for method in methods),
+        # A gRPC client's answer stays a 404, which means UNIMPLEMENTED to it.
+        _header_is("content-type", {"prefix": "application/grpc"}, **_UNLESS),
+    ]
+    return {
+        "filter": {"and_filter": {"filters": conditions}},
+        "status_code": 405,
+        "headers_to_add": [_header("allow", ", ".join(methods))],
+        **_json(WRONG_METHOD),
+    }
 
 
 def _both(condition: Mapper, reply: Reply, headers: list[Mapper] | None = None) -> Iterator[Mapper]:
@@ -93,20 +117,23 @@ def _both(condition: Mapper, reply: Reply, headers: list[Mapper] | None = None) 
         "body_format_override": {"text_format_source": {"inline_string": _escape(reply.message)}},
         "headers_to_add": status,
     }
-    yield {
-        "filter": condition,
-        "body_format_override": {
-            "text_format_source": {"inline_string": _escape(reply.body)},
-            "content_type": "application/json",
-        },
-        "headers_to_add": headers or [],
-    }
+    yield {"filter": condition, "headers_to_add": headers or [], **_json(reply)}
 
 
+def _json(reply: Reply) -> Mapper:
+    source = {"inline_string": _escape(reply.body)}
+    return {"body_format_override": {"text_format_source": source, "content_type": "application/json"}}
+
+
+def _header_is(name: str, string_match: Mapper, **how: bool) -> Mapper:
+    return {"header_filter": {"header": {"name": name, "string_match": string_match, **how}}}
+
+
+_UNLESS = {"invert_match": True, "treat_missing_header_as_empty": True}
 # The transcoder turns HTTP/JSON requests into gRPC ones in place; the path they came with tells them apart. Clients
 # cannot send that header.
 _IS_GRPC: tuple[Mapper, ...] = (
-    {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}},
+    _header_is("content-type", {"prefix": "application/grpc"}),
     {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": False}}},
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge.methods import HTTP_SERVICE
 from edge.replies import generic_bodies
 from meshkit.status import HTTP_STATUS_TRAILER, OPENAI_ERROR_TRAILER
 
@@ -13,7 +14,7 @@ Route = dict[str, Any]
 HTTP_PREFIX = "/v1/"
 GRPC_SERVICES = (
     "weir.router.v1.Router",
-    "weir.openai.v1.OpenAI",
+    HTTP_SERVICE,
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -56,6 +57,13 @@ _GRPC_RESPONSE_HEADERS = (
 )
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 _GRPC_CONTENT = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+# A GET has no content type, and a header that is missing would match nothing, inverted or not.
+_NO_GRPC_CONTENT = {**_GRPC_CONTENT, "invert_match": True, "treat_missing_header_as_empty": True}
+# No cluster has that name. A direct_response would do but for the cors filter, which passes over it.
+_NOTHING_THERE: Route = {
+    "match": {"prefix": "/"},
+    "route": {"cluster": "nowhere", "cluster_not_found_response_code": "NOT_FOUND"},
+}
 
 
 def routes(connect_retries: int, stream_idle_timeout: str) -> list[Route]:
@@ -79,7 +87,7 @@ def routes(connect_retries: int, stream_idle_timeout: str) -> list[Route]:
         },
     }
     passed = [_grpc(service, to_router) for service in GRPC_SERVICES]
-    return [_http(to_router), *passed, {"match": {"prefix": "/"}, "direct_response": {"status": 404}}]
+    return [_http(to_router), *passed, _NOTHING_THERE]
 
 
 def request_removals(trusted_hops: int) -> list[dict[str, str]]:
@@ -98,10 +106,8 @@ def _removals(names: Sequence[str]) -> list[dict[str, str]]:
 
 def _http(to_router: Route) -> Route:
     no_grpc = _removals(_GRPC_RESPONSE_HEADERS)
-    # A GET has no content type, and a header that is missing would match nothing, inverted or not.
-    no_grpc_content = {**_GRPC_CONTENT, "invert_match": True, "treat_missing_header_as_empty": True}
     return {
-        "match": {"prefix": HTTP_PREFIX, "headers": [no_grpc_content]},
+        "match": {"prefix": HTTP_PREFIX, "headers": [_NO_GRPC_CONTENT]},
         "route": to_router,
         "request_headers_to_remove": list(_GRPC_REQUEST_HEADERS),
         "typed_per_filter_config": {

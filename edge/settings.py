@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
 from meshkit.settings import Strict
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ANY_ORIGIN = "*"
+Origin = Annotated[
+    str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@\sA-Z*]+)$", max_length=300)
+]
+"""As a browser sends it: scheme, host and port where it is not the scheme's own, in lower case, without a path."""
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=100)]
 
 
 class HealthCheck(Strict):
@@ -39,6 +45,26 @@ class OutlierDetection(Strict):
     it at once."""
     max_ejection_s: Seconds = 10.0
     """The longest ejection, in seconds."""
+
+
+class Cors(Strict):
+    """Which web pages may call from a browser, with a key of their own. Without origins: none, and no CORS headers."""
+
+    origins: Annotated[tuple[Origin, ...], Field(max_length=1_000)] = ()
+    """The pages' origins, exactly as the browser sends them, such as `https://app.example.com`; or `*` alone for every
+    page there is. A browser's user can read the key that a page sends."""
+    credentials: bool = False
+    """Whether the browser may add cookies and its own authentication. Weir needs neither; a proxy before it may."""
+    max_age_s: Annotated[int, Field(ge=0, le=86_400)] = 7_200
+    """How long a browser may remember what it was allowed, in seconds. Chromium takes at most two hours."""
+    request_headers: Annotated[tuple[HeaderName, ...], Field(max_length=100)] = ()
+    """Headers that pages may send beyond those of edge/cors.py, in lower case."""
+
+    @model_validator(mode="after")
+    def _any_origin_stands_alone(self) -> Self:
+        if ANY_ORIGIN in self.origins and (len(self.origins) > 1 or self.credentials):
+            raise ValueError('origins: "*" stands alone and never goes with credentials: name the origins')
+        return self
 
 
 class EdgeSettings(Strict):
@@ -91,5 +117,6 @@ class EdgeSettings(Strict):
     """How many more workers are tried for a request that reached none. Nothing else is ever retried here."""
     health_check: HealthCheck = HealthCheck()
     outlier_detection: OutlierDetection = OutlierDetection()
+    cors: Cors = Cors()
     drain_s: Annotated[int, Field(ge=1, le=3_600)] = 1
     """While draining: how long new connections are still served, in seconds; then they are refused."""

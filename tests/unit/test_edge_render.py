@@ -13,10 +13,12 @@ from google.protobuf import descriptor_pb2
 from pydantic import ValidationError
 
 from edge.command import command
+from edge.cors import REQUEST_HEADERS, RESPONSE_HEADERS
+from edge.methods import http_methods
 from edge.render import render
 from edge.replies import BY_STATUS, generic_bodies, local_replies
-from edge.routes import GRPC_SERVICES, HTTP_PREFIX
-from edge.settings import EdgeSettings
+from edge.routes import GRPC_SERVICES, HTTP_PREFIX, IDENTITY_HEADERS, INTERNAL_RESPONSE_HEADERS
+from edge.settings import Cors, EdgeSettings
 from gen.weir.error.v1 import Reason
 from meshkit.errors import TABLE
 
@@ -51,6 +53,7 @@ def test_every_value_has_a_place() -> None:
         "stream_idle_s": 7.5, "ping_s": 7.5, "max_connections": 7, "max_streams": 7, "max_requests": 7,
         "max_heap_mib": 129, "connect_s": 7.5, "connect_retries": 7,
         "health_check": {"interval_s": 7.5}, "outlier_detection": {"failures": 7},
+        "cors": {"origins": ["https://app.example.com"]},
     }  # fmt: skip
     plain = bootstrap()
     for name, value in changed.items():
@@ -67,6 +70,83 @@ def test_settings_refuse(wrong: dict[str, int]) -> None:
     """Bodies above the mesh's message limit, a drain that is over at once, unknown keys."""
     with pytest.raises(ValidationError):
         EdgeSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        ["*"],
+        [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "http://[::1]:3000",
+            "chrome-extension://abcdef",
+        ],
+    ],
+)
+def test_origins(origins: list[str]) -> None:
+    """Origins as browsers send them."""
+    policy = bootstrap(EdgeSettings(cors=Cors(origins=tuple(origins))))
+    (host,) = manager(policy)["route_config"]["virtual_hosts"]
+    matches = host["typed_per_filter_config"]["envoy.filters.http.cors"]["allow_origin_string_match"]
+    assert matches == [{"exact": origin} for origin in origins]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"origins": ["https://app.example.com/"]},
+        {"origins": ["https://App.example.com"]},
+        {"origins": ["https://*.example.com"]},
+        {"origins": ["app.example.com"]},
+        {"origins": ["null"]},
+        {"origins": [""]},
+        {"origins": ["*", "https://app.example.com"]},
+        {"origins": ["*"], "credentials": True},
+        {"origins": ["https://a.example"], "request_headers": ["X-App"]},
+        {"origins": ["https://a.example"], "request_headers": ["a,b"]},
+        {"origins": ["https://a.example"], "max_age_s": -1},
+    ],
+)
+def test_cors_refuses(wrong: dict[str, object]) -> None:
+    """What no browser sends as an origin, `*` beside others or with credentials, lists in disguise."""
+    with pytest.raises(ValidationError):
+        Cors.model_validate(wrong)
+
+
+def test_cors_allows_what_the_sdk_sends() -> None:
+    """Every header of a request that this Weir reads, and those of the SDK and gRPC-Web; no identity among them."""
+    assert set(REQUEST_HEADERS) >= {
+        "authorization",
+        "content-type",
+        "x-request-id",
+        "x-grpc-web",
+        "grpc-timeout",
+    }
+    assert not set(REQUEST_HEADERS) & set(IDENTITY_HEADERS)
+    assert not set(RESPONSE_HEADERS) & set(INTERNAL_RESPONSE_HEADERS)
+    for names in (REQUEST_HEADERS, RESPONSE_HEADERS):
+        assert len(set(names)) == len(names)
+        assert all(name == name.lower() for name in names)
+
+
+def test_without_cors_there_is_no_policy() -> None:
+    """Off means that no header is added."""
+    (host,) = manager(bootstrap())["route_config"]["virtual_hosts"]
+    assert host["typed_per_filter_config"] == {}
+    assert "vary" not in json.dumps(bootstrap())
+
+
+def test_methods_are_those_of_the_contract() -> None:
+    """One method each, and a path that none has is not there."""
+    assert http_methods() == {
+        "/v1/chat/completions": ("POST",),
+        "/v1/completions": ("POST",),
+        "/v1/responses": ("POST",),
+        "/v1/embeddings": ("POST",),
+        "/v1/models": ("GET",),
+        "/v1/models/{model=**}": ("GET",),
+    }
 
 
 def test_workers_become_endpoints() -> None:
@@ -108,8 +188,18 @@ def test_services_of_the_mesh_stay_inside() -> None:
 def test_only_unreached_requests_are_retried() -> None:
     """Anything else may be paid for twice."""
     (host,) = manager(bootstrap())["route_config"]["virtual_hosts"]
-    policies = [route["route"]["retry_policy"]["retry_on"] for route in host["routes"] if "route" in route]
-    assert set(policies) == {"connect-failure,refused-stream"}
+    *passed, _ = (route["route"] for route in host["routes"])
+    assert {route["retry_policy"]["retry_on"] for route in passed} == {"connect-failure,refused-stream"}
+
+
+def test_what_may_not_pass_goes_nowhere() -> None:
+    """The last route takes all that is left to a cluster that is not there: a 404."""
+    document = bootstrap()
+    (host,) = manager(document)["route_config"]["virtual_hosts"]
+    *_, last = host["routes"]
+    assert last["match"] == {"prefix": "/"}
+    assert last["route"]["cluster"] not in {each["name"] for each in document["static_resources"]["clusters"]}
+    assert last["route"]["cluster_not_found_response_code"] == "NOT_FOUND"
 
 
 def test_forwarded_for_of_a_proxy_of_ones_own_is_kept() -> None:

@@ -16,9 +16,18 @@ from prometheus_client import CollectorRegistry
 from gen.google.api import HttpBody
 from gen.rpc import RpcContext
 from gen.weir.error.v1 import Reason
-from gen.weir.openai.v1 import ListModelsRequest
+from gen.weir.openai.v1 import GetModelRequest, ListModelsRequest
 from gen.weir.openai.v1.service import OpenAIServicer
-from gen.weir.router.v1 import Delta, GenerateRequest, GenerateResponse, ListModelsResponse, Model
+from gen.weir.router.v1 import (
+    Delta,
+    Embedding,
+    EmbedRequest,
+    EmbedResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ListModelsResponse,
+    Model,
+)
 from gen.weir.router.v1 import ListModelsRequest as RouterListModelsRequest
 from gen.weir.router.v1.service import RouterServicer
 from meshkit.errors import BY_REASON, WeirError
@@ -36,6 +45,12 @@ FIRST = 'data: {"n":1,"text":"żółw 🐢"}\n\n'.encode()
 LAST = b"data: [DONE]\n\n"
 FLOOD_CHUNK_BYTES = 65_536
 SECRET = "a secret that must not get out"
+ANSWER_HEADERS = {
+    "x-weir-route-reason": "model gpt-4; local failed: UPSTREAM_TIMEOUT",
+    "x-weir-attempts": "2",
+    "openai-processing-ms": "17",
+}
+"""What the router says of an answer, besides its request id and target."""
 
 
 @dataclass
@@ -44,6 +59,10 @@ class Script:
 
     seen: list[dict[str, str | bytes]] = field(default_factory=list)
     """The metadata of every call, the last one last."""
+    rpcs: list[str] = field(default_factory=list)
+    """The name of every call of weir.openai.v1.OpenAI."""
+    models: list[str] = field(default_factory=list)
+    """The model of every GetModel."""
     bodies: list[HttpBody] = field(default_factory=list)
     """Every HttpBody that arrived."""
     time_remaining: list[timedelta | None] = field(default_factory=list)
@@ -87,14 +106,49 @@ class OpenAIStandIn(OpenAIServicer):
         self._script = script
 
     async def chat_completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
-        what, _, argument = self._script.note(self._name, context).partition(":")
+        async for body in self._answer("ChatCompletions", request, context):
+            yield body
+
+    async def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        async for body in self._answer("Completions", request, context):
+            yield body
+
+    async def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        async for body in self._answer("Responses", request, context):
+            yield body
+
+    async def embeddings(self, request: HttpBody, context: RpcContext) -> HttpBody:
+        await self._begin("Embeddings", context)
         self._script.bodies.append(request)
+        await self._send_headers(context)
+        return HttpBody(content_type=JSON, data=request.data)
+
+    async def list_models(self, request: ListModelsRequest, context: RpcContext) -> HttpBody:
+        await self._begin("ListModels", context)
+        return HttpBody(content_type=JSON, data=b'{"object": "list", "data": []}')
+
+    async def get_model(self, request: GetModelRequest, context: RpcContext) -> HttpBody:
+        self._script.models.append(request.model)
+        await self._begin("GetModel", context)
+        return HttpBody(content_type=JSON, data=b'{"object": "model"}')
+
+    async def _begin(self, rpc: str, context: RpcContext) -> tuple[str, str]:
+        """What to do, and its argument."""
+        what, _, argument = self._script.note(self._name, context).partition(":")
+        self._script.rpcs.append(rpc)
         await _fail(what, argument, context)
+        return what, argument
+
+    async def _send_headers(self, context: RpcContext) -> None:
+        labels = (("x-request-id", context.request_id), ("x-weir-target", self._name))
+        await context.send_initial_metadata((*labels, *ANSWER_HEADERS.items()))
+
+    async def _answer(self, rpc: str, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+        self._script.bodies.append(request)
+        what, argument = await self._begin(rpc, context)
         if what == "silent":
             await self._script.wait()
-        await context.send_initial_metadata(
-            (("x-request-id", context.request_id), ("x-weir-target", self._name))
-        )
+        await self._send_headers(context)
         if what == "echo":
             yield HttpBody(content_type=JSON, data=request.data)
         elif what == "flood":
@@ -107,11 +161,6 @@ class OpenAIStandIn(OpenAIServicer):
             if what == "break":
                 raise failure("UPSTREAM_TRUNCATED")
             yield HttpBody(content_type=SSE, data=LAST)
-
-    async def list_models(self, request: ListModelsRequest, context: RpcContext) -> HttpBody:
-        what, _, argument = self._script.note(self._name, context).partition(":")
-        await _fail(what, argument, context)
-        return HttpBody(content_type=JSON, data=b'{"object": "list", "data": []}')
 
 
 class RouterStandIn(RouterServicer):
@@ -130,6 +179,11 @@ class RouterStandIn(RouterServicer):
         if request.model == "wait":
             await self._script.wait()
         yield GenerateResponse(delta=Delta(text=" 🐢"))
+
+    async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
+        what, _, argument = self._script.note(self._name, context).partition(":")
+        await _fail(what, argument, context)
+        return EmbedResponse(embeddings=[Embedding(values=[0.5, -1.0]) for _ in request.inputs])
 
     async def list_models(
         self,

@@ -96,8 +96,7 @@ async def test_a_body_at_the_limit_passes(running: Edge, script: Script) -> None
         ("GET", "/"),
         ("GET", "/v1"),
         ("POST", "/v1/nothing"),
-        ("GET", CHAT),
-        ("DELETE", "/v1/models"),
+        ("GET", "/v1/embedding"),
         ("POST", "/chat/completions"),
         ("GET", "/metrics"),
         ("GET", "/stats"),
@@ -110,9 +109,30 @@ async def test_a_body_at_the_limit_passes(running: Edge, script: Script) -> None
     ],
 )
 async def test_nothing_there(running: Edge, script: Script, method: str, path: str) -> None:
-    """Unknown paths, wrong methods and RPCs asked as HTTP: 404 in OpenAI's shape, and no call."""
+    """Unknown paths and RPCs asked as HTTP: 404 in OpenAI's shape, and no call."""
     answer = await running.ask(method, path, b"{}" if method == "POST" else None)
     assert answer.status == 404
+    assert answer.error["type"] == "invalid_request_error"
+    assert script.seen == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", CHAT, "POST"),
+        ("GET", f"{CHAT}?stream=true", "POST"),
+        ("PUT", "/v1/completions", "POST"),
+        ("GET", "/v1/responses", "POST"),
+        ("DELETE", "/v1/embeddings", "POST"),
+        ("POST", "/v1/models", "GET"),
+        ("DELETE", "/v1/models/org%2Fmodel", "GET"),
+        ("OPTIONS", CHAT, "POST"),
+    ],
+)
+async def test_wrong_method(running: Edge, script: Script, method: str, path: str, allow: str) -> None:
+    """405 that names the method which the path has, in OpenAI's shape, and no call."""
+    answer = await running.ask(method, path, b"{}" if method == "POST" else None)
+    assert (answer.status, answer.headers["allow"]) == (405, allow)
     assert answer.error["type"] == "invalid_request_error"
     assert script.seen == []
 

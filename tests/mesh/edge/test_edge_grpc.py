@@ -1,8 +1,7 @@
-"""gRPC and gRPC-Web through the edge, on the port of HTTP/JSON."""
+"""gRPC through the edge, on the port of HTTP/JSON."""
 
 from __future__ import annotations
 
-import base64
 import struct
 from datetime import timedelta
 
@@ -161,53 +160,3 @@ async def test_blocked_services_over_grpc_web(running: Edge, script: Script, pat
     answer = await running.ask("POST", path, NO_MESSAGE, {"content-type": "application/grpc-web+proto"})
     assert (answer.status, answer.headers["grpc-status"]) == (404, "12")
     assert script.seen == []
-
-
-@pytest.mark.usefixtures("script")
-async def test_grpc_web_stream(running: Edge) -> None:
-    """Two messages and the trailers, as frames in one HTTP/1.1 body."""
-    answer = await running.ask("POST", GENERATE, NO_MESSAGE, {"content-type": "application/grpc-web+proto"})
-    assert answer.headers["content-type"] == "application/grpc-web+proto"
-    first, second, trailers = _frames(answer.body)
-    assert (first[0], second[0], trailers[0]) == (0, 0, 0x80)
-    assert "żółw".encode() in first[1]
-    assert " 🐢".encode() in second[1]
-    assert b"grpc-status:0\r\n" in trailers[1]
-    assert b"x-weir" not in trailers[1]
-
-
-@pytest.mark.usefixtures("script")
-async def test_grpc_web_text(running: Edge) -> None:
-    """The base64 form, for clients that ask for it."""
-    kind = "application/grpc-web-text"
-    body = base64.b64encode(NO_MESSAGE)
-    answer = await running.ask("POST", LIST_MODELS, body, {"content-type": kind, "accept": kind})
-    message, trailers = _frames(b"".join(map(base64.b64decode, _quads(answer.body))))
-    assert message == (0, b"\n\x07\n\x05local")
-    assert b"grpc-status:0\r\n" in trailers[1]
-
-
-@pytest.mark.usefixtures("script")
-async def test_grpc_web_error(running: Edge) -> None:
-    """A gRPC-Web client gets the status in headers and no OpenAI body."""
-    headers = {"content-type": "application/grpc-web+proto", DO: "fail:BUDGET_EXHAUSTED"}
-    answer = await running.ask("POST", LIST_MODELS, NO_MESSAGE, headers)
-    assert (answer.status, answer.headers["grpc-status"], answer.body) == (200, "8", b"")
-    assert answer.headers["content-type"] == "application/grpc-web+proto"
-    assert "grpc-status-details-bin" in answer.headers
-    assert "x-weir-error" not in answer.headers
-
-
-def _frames(data: bytes) -> list[tuple[int, bytes]]:
-    """The flags and the payload of every frame."""
-    found = []
-    while data:
-        flags, length = struct.unpack_from(">BI", data)
-        found.append((flags, data[5 : 5 + length]))
-        data = data[5 + length :]
-    return found
-
-
-def _quads(text: bytes) -> list[bytes]:
-    """Concatenated base64, four characters each, so that padding in the middle does no harm."""
-    return [text[start : start + 4] for start in range(0, len(text), 4)]

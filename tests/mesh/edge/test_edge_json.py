@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import json
 
-import aiohttp
 import pytest
 
-from tests.mesh.edge.rig import CHAT, Edge, until
+from tests.mesh.edge.rig import CHAT, Edge
 from tests.mesh.edge.stand_in import DO, FIRST, FLOOD_CHUNK_BYTES, LAST, SSE, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -77,37 +76,6 @@ async def test_a_break_in_the_stream_leaks_nothing(running: Edge, script: Script
     script.release.set()
     answer = await running.chat(x_test_do="break")
     assert (answer.status, answer.body) == (200, FIRST)
-
-
-async def test_a_client_that_goes_cancels_its_call(running: Edge, script: Script) -> None:
-    """The router's handler is cancelled when the client closes the connection."""
-    async with (
-        aiohttp.ClientSession() as client,
-        client.post(running.url + CHAT, data=b"{}", headers={DO: "stream"}) as response,
-    ):
-        await response.content.readexactly(len(FIRST))
-        await script.reached.wait()
-        response.close()
-        await script.cancelled.wait()
-
-
-async def test_a_slow_reader_makes_the_router_wait(running: Edge, script: Script) -> None:
-    """Of a 256 MiB stream that nobody reads only some MiB leave the router, and others are answered meanwhile."""
-    async with (
-        aiohttp.ClientSession(read_bufsize=1_024) as client,
-        client.post(running.url + CHAT, data=b"{}", headers={DO: "flood:4096"}),
-    ):
-        last = [-1] * 20
-
-        async def settled() -> bool:
-            last.append(script.sent)
-            return len(set(last[-20:])) == 1 and script.sent > 0
-
-        await until(settled)
-        assert script.sent * FLOOD_CHUNK_BYTES < 24 * 1024 * 1024
-        held = script.sent
-        assert (await running.chat(b"1")).body == b"1"
-        assert script.sent == held
 
 
 @pytest.mark.parametrize("label", ["req-1.a:B_2", "x" * 128])

@@ -13,6 +13,7 @@ import pytest
 from edge.replies import BY_STATUS
 from edge.routes import FORWARDED_FOR, IDENTITY_HEADERS
 from edge.settings import EdgeSettings
+from tests.mesh.edge.http2 import DATA, HEADERS, RST_STREAM, http2
 from tests.mesh.edge.rig import CHAT, FAST, Edge, call, edge, raw
 from tests.mesh.edge.stand_in import DO, FIRST, Script
 
@@ -114,38 +115,13 @@ async def test_a_silent_router_is_a_timeout(tmp_path: Path, running: Edge, scrip
 
 async def test_a_body_over_the_limit_in_http2(tmp_path: Path, running: Edge) -> None:
     """The 413 and its body arrive while the client still sends; then the stream is reset without an error."""
-    fields = {":method": "POST", ":path": CHAT, ":scheme": "http", ":authority": "x"}
-    headers = b"".join(_literal(name, value) for name, value in fields.items())
-    sent = (
-        _frame(_SETTINGS, 0, b"")
-        + _frame(_HEADERS, 1, headers, _END_HEADERS)
-        + _frame(_DATA, 1, b"x" * 4_096)
-    )
-    async with edge(tmp_path, running.routers, with_limits(max_body_bytes=2_048)) as other:
-        reader, writer = await asyncio.open_connection(other.host, other.port)
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + sent)
-        received: dict[int, bytes] = {}
-        while _RST_STREAM not in received:
-            head = await reader.readexactly(9)
-            received[head[3]] = await reader.readexactly(int.from_bytes(head[:3], "big"))
-        writer.close()
-    assert b"413" in received[_HEADERS]
-    assert b"request_too_large" in received[_DATA]
-    assert received[_RST_STREAM] == bytes(4)
-
-
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0, 1, 3, 4
-_END_HEADERS = 4
-
-
-def _frame(kind: int, stream: int, payload: bytes, flags: int = 0) -> bytes:
-    """An HTTP/2 frame."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def _literal(name: str, value: str) -> bytes:
-    """A header as HPACK writes it in full."""
-    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    settings = with_limits(max_body_bytes=2_048)
+    async with edge(tmp_path, running.routers, settings) as other, http2(other) as connection:
+        connection.post(1, b"x" * 4_096, whole=False)
+        received = await connection.until(RST_STREAM)
+    assert b"413" in received[HEADERS]
+    assert b"request_too_large" in received[DATA]
+    assert received[RST_STREAM] == bytes(4)
 
 
 async def test_connections_over_the_limit_are_closed(tmp_path: Path, running: Edge) -> None:
