@@ -51,6 +51,7 @@ lock: dev ## write requirements/ from pyproject.toml; newer versions: make lock 
 	@$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
 	@$(COMPILE) --group bootstrap -c requirements/dev.txt -o requirements/bootstrap.txt
+	@$(COMPILE) --group node -o requirements/node.txt
 
 clean: ## remove the venv and caches; state in .weir/ stays
 	@rm -rf .venv .venv.lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
