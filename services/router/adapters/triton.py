@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from dialects import chat_template
 from dialects.chat_template import TemplateName
@@ -19,18 +18,17 @@ from dialects.chat_tools import offered
 from dialects.request import Endpoint, Request
 from dialects.tool_calls import LocalToolCalls
 from gen.weir.type.v1 import ResponseFormat, Sampling
-from gen.weir.type.v1 import Target as TargetValue
 from meshkit.errors import UnsupportedParameter, WeirError
 from services.router.adapters.triton_errors import in_band, out_of_band
+from services.router.adapters.triton_model import TritonModel
 from services.router.adapters.triton_profile import ANY_OBJECT, Ask, TrtllmBls
-from services.router.adapters.triton_readiness import Readiness
 from services.router.adapters.triton_seam import Seam
 from services.router.domain.estimate import tokens_of
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 
 
-class TritonTarget:
+class TritonTarget(TritonModel):
     """One generating model of a Triton server (services.router.ports.Target).
 
     Args:
@@ -48,32 +46,9 @@ class TritonTarget:
         probe_every: timedelta,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, channel, probe_every)
         self._template = template
         self._random_bytes = random_bytes
-        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self._readiness = Readiness(self._stub, spec.target.model, probe_every)
-
-    @property
-    def spec(self) -> TargetSpec:
-        """As configured."""
-        return self._spec
-
-    def describe(self) -> TargetValue:
-        """As it is shown and accounted for."""
-        return self._spec.target
-
-    def is_up(self) -> bool:
-        """Whether the model was ready at the last probes, and no request since found it gone."""
-        return self._readiness.is_up
-
-    async def watch(self) -> None:
-        """Probes readiness until cancelled."""
-        await self._readiness.watch()
-
-    async def probe(self) -> None:
-        """Asks once whether the model is ready."""
-        await self._readiness.probe()
 
     async def generate(
         self, request: Request, request_id: str, *, stream: bool, prefill: str = ""

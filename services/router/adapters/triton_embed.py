@@ -9,18 +9,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from dialects.embedding_answer import render
 from dialects.request import Endpoint, Request
-from gen.weir.type.v1 import Target as TargetValue
 from gen.weir.type.v1 import Usage
 from meshkit.errors import UnsupportedParameter, UpstreamError, UpstreamTimeout
 from services.router.adapters.triton_errors import out_of_band
-from services.router.adapters.triton_readiness import Readiness
+from services.router.adapters.triton_model import TritonModel
 from services.router.adapters.triton_tensors import add_strings, int32s, outputs
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
@@ -34,7 +32,7 @@ class _Embedded:
     tokens: int = 0
 
 
-class TritonEmbedTarget:
+class TritonEmbedTarget(TritonModel):
     """One embedding model of a Triton server (services.router.ports.Target).
 
     Args:
@@ -46,31 +44,8 @@ class TritonEmbedTarget:
     def __init__(
         self, spec: TargetSpec, channel: grpc.aio.Channel, probe_every: timedelta, max_batch: int = 32
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, channel, probe_every)
         self._max_batch = max_batch
-        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self._readiness = Readiness(self._stub, spec.target.model, probe_every)
-
-    @property
-    def spec(self) -> TargetSpec:
-        """As configured."""
-        return self._spec
-
-    def describe(self) -> TargetValue:
-        """As it is shown and accounted for."""
-        return self._spec.target
-
-    def is_up(self) -> bool:
-        """Whether the model was ready at the last probes, and no request since found it gone."""
-        return self._readiness.is_up
-
-    async def watch(self) -> None:
-        """Probes readiness until cancelled."""
-        await self._readiness.watch()
-
-    async def probe(self) -> None:
-        """Asks once whether the model is ready."""
-        await self._readiness.probe()
 
     async def generate(
         self, request: Request, request_id: str, *, stream: bool, prefill: str = ""
