@@ -32,6 +32,8 @@ OPENAI_ERROR_TRAILER = "x-weir-error"
 """OpenAI's error object as ASCII JSON; the edge writes it into the body of an HTTP answer and removes the header."""
 REQUEST_ID = "x-request-id"
 
+FOREIGN = "grpc_status"
+"""The detail of an error that a gRPC library told, not a servicer: the name of its status."""
 _FOREIGN: dict[grpc.StatusCode, type[WeirError]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.DEADLINE_EXCEEDED: UpstreamTimeout,
@@ -101,7 +103,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> WeirError:
         if known is not None:
             return known
     name = error.code().name
-    foreign = _FOREIGN.get(error.code(), InternalFault)(f"the call failed: {name}")
+    foreign = _FOREIGN.get(error.code(), InternalFault)(f"the call failed: {name}", details={FOREIGN: name})
     foreign.args = (f"{name}: {error.details() or 'no details'}",)
     return foreign
 

@@ -64,7 +64,13 @@ def default_target_blocks() -> dict[str, dict[str, object]]:
         "kind": "triton",
         "capabilities": {"json_schema": True, "context_window": 2_048},
     }
-    return {"local": local, "local-embed": {"kind": "triton", "task": "embed", "model": "minilm"}}
+    embed: dict[str, object] = {
+        "kind": "triton",
+        "task": "embed",
+        "model": "minilm",
+        "capabilities": {"context_window": 256},
+    }
+    return {"local": local, "local-embed": embed}
 
 
 def _default_targets() -> dict[str, TargetSettings]:

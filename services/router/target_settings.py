@@ -30,10 +30,13 @@ class LimitSettings(Strict):
     """How long a target may take. Seconds."""
 
     connect_s: Seconds = 2.0
+    """For a provider: DNS, TCP and TLS together."""
     first_token_s: Seconds = 10.0
     """For streams; reasoning models need more."""
     inter_token_s: Seconds = 5.0
+    """Of silence in mid-answer; a comment of the provider's counts as life."""
     total_s: Seconds = 600.0
+    """For one attempt, whole; the only limit of a provider's answer that does not stream."""
 
     def limits(self) -> Limits:
         """As the domain's value."""
@@ -89,8 +92,11 @@ class CapabilitySettings(Strict):
     """What a target can do beyond text and sampling. Absent: a provider's can, a local one cannot."""
 
     tools: bool | None = None
+    """It calls functions; a local one by the convention of its chat template."""
     vision: bool | None = None
+    """Pictures as parts of messages."""
     audio: bool | None = None
+    """Sound as parts of messages."""
     file: bool | None = None
     """Files as parts of messages."""
     json_schema: bool | None = None

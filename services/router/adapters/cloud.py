@@ -16,6 +16,7 @@ from gen.weir.cloud.v1 import Endpoint as CloudEndpoint
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.type.v1 import Target as TargetValue
 from meshkit.errors import Cancelled, InternalFault, UpstreamError, WeirError
+from meshkit.status import FOREIGN
 from services.router.domain.estimate import estimated_usage
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
@@ -62,9 +63,21 @@ class CloudTarget:
             async with aclosing(answers):
                 async for piece in answers:
                     yield piece
-        except (Cancelled, InternalFault) as error:
-            # The adapter ended or broke, and nobody asked it to: a fault that another target does not have.
-            raise UpstreamError(f"{self._spec.name}: the cloud adapter failed") from error
+        except WeirError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: WeirError) -> WeirError:
+        """The adapter's error; where it ended or broke, and nobody asked it to, one that another target has not."""
+        if error.details.get(FOREIGN) == "UNAVAILABLE":
+            return self._broken("the cloud adapter cannot be reached", error)
+        if isinstance(error, (Cancelled, InternalFault)):
+            return self._broken("the cloud adapter failed", error)
+        return error
+
+    def _broken(self, text: str, error: WeirError) -> UpstreamError:
+        broken = UpstreamError(f"{self._spec.name}: {text}")
+        broken.args = (f"{broken.message}: {error}",)
+        return broken
 
     def _call(self, request: Request, request_id: str, *, stream: bool, prefill: str) -> GenerateRequest:
         if request.chat is not None and not self._spec.capabilities.has("responses"):

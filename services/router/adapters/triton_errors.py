@@ -35,7 +35,9 @@ def in_band(target: str, text: str) -> WeirError:
     if any(phrase in text for phrase in _QUEUE):
         return RateLimited(message, details=SATURATED)
     if any(phrase in text for phrase in _DEAD):
-        return UpstreamError(message, details=DOWN)
+        gone = UpstreamError(f"{target}: the model is not there", details=DOWN)
+        gone.args = (message,)  # Triton's own words name its processes: for the log
+        return gone
     if _TOO_LONG in text:
         return ContextTooLong(message)
     if _GUIDE in text:
