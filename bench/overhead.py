@@ -238,7 +238,7 @@ def report(document: dict[str, Any]) -> None:
     print(f"{'request':24}{'conns':>6}" + "".join(f"{name:>26}" for name in columns) + f"{'failures':>10}")
     for row in document["cases"]:
         cells = [
-            f"{row[name]['median']:.4g} ({row[name]['least']:.4g}-{row[name]['most']:.4g})"
+            "{} ({}-{})".format(*(_shown(row[name][key]) for key in ("median", "least", "most")))
             for name in columns
         ]
         line = f"{row['case']:24}{row['connections']:>6}" + "".join(f"{cell:>26}" for cell in cells)
@@ -248,6 +248,11 @@ def report(document: dict[str, Any]) -> None:
         shares = ", ".join(f"{name} {us:.0f}" for name, us in row["cpu_us_by_part"].items())
         print(f"  {row['case']}, {row['connections']}: {shares}")
     print("\nPSS, MiB: " + ", ".join(f"{name} {size:.0f}" for name, size in document["pss_mib"].items()))
+
+
+def _shown(value: float) -> str:
+    """Four digits, and never with an exponent."""
+    return f"{value:.4g}" if abs(value) < 1_000 else f"{value:.0f}"
 
 
 def main() -> None:

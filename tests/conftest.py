@@ -10,12 +10,19 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from weirctl import postgres_server as postgres
 from weirctl.child import wrap
 
 StartPostgres = Callable[[postgres.PostgresFiles], "subprocess.Popen[bytes]"]
+
+
+def pytest_configure() -> None:
+    """Generated examples may take their time: how long one takes says more of the machine's load than of the code."""
+    settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("weir")
 
 
 @pytest.fixture(scope="session")

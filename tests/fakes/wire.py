@@ -115,9 +115,29 @@ def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def fixed(wire: Wire) -> bytes:
-    """The message's bytes with maps in order: equal for equal messages, NaN and -0.0 included."""
-    data: bytes = wire.SerializeToString(deterministic=True)
+    """The message's bytes with maps in order: equal for equal messages, NaN and -0.0 included.
+
+    A signalling NaN of 32 bits counts as the quiet one that it becomes in any float of Python's.
+    """
+    copy = type(wire)()
+    copy.CopyFrom(wire)
+    _through_python(copy)
+    data: bytes = copy.SerializeToString(deterministic=True)
     return data
+
+
+def _through_python(wire: Wire) -> None:
+    for field, value in wire.ListFields():
+        if field.cpp_type != FieldDescriptor.CPPTYPE_FLOAT:
+            continue
+        if field.is_repeated:
+            numbers = list(value)
+            del value[:]
+            value.extend(numbers)
+        else:
+            setattr(wire, field.name, value)
+    for child in _children(wire):
+        _through_python(child)
 
 
 def has_lawful_times(wire: Wire) -> bool:

@@ -18,7 +18,7 @@ from tests.harness.running_weir import free_configuration
 TEXT = "".join(words(60))
 """What a provider says that does as it should."""
 SECRET = "sk-fake-secret-of-the-faults"
-SLOTS, QUEUE, QUEUE_S, HEAL_EVERY_S = 2, 2, 4, 1
+SLOTS, QUEUE, QUEUE_S, HEAL_EVERY_S = 2, 4, 3, 1
 """Of the local Triton."""
 MODES = ("stream", "unary")
 SHORT = {"connect_s": 1, "first_token_s": 1, "inter_token_s": 1, "total_s": 2}

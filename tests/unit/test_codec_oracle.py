@@ -56,7 +56,8 @@ def test_round_trip(name: str, data: st.DataObject) -> None:
     _check(name, wire.SerializeToString())
     codec = mesh_codec()
     message = codec.decode(_TYPES[name], wire.SerializeToString())
-    assert codec.decode(_TYPES[name], codec.encode(message)) == message
+    # In words, for a NaN in a list equals nothing, not even itself.
+    assert repr(codec.decode(_TYPES[name], codec.encode(message))) == repr(message)
 
 
 @every_message
