@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 from enum import Enum
 
 from meshkit.errors import (
@@ -41,30 +42,39 @@ class BreakerState(Enum):
 
 
 class Breaker:
-    """Counts what one target does. Times are monotonic seconds of `clock`."""
+    """Counts what one target does. Times are monotonic seconds of `clock`.
 
-    def __init__(self, rule: BreakerRule, clock: Clock) -> None:
+    Args:
+        silence: a probe that gave no sign for so long keeps the next one away no longer: a whole answer may take many
+            minutes.
+    """
+
+    def __init__(self, rule: BreakerRule, clock: Clock, silence: timedelta) -> None:
         self._rule = rule
         self._clock = clock
+        self._silence = silence
         self._slice_s = rule.window.total_seconds() / _SLICES
         self._counts: deque[tuple[float, int, int]] = deque(maxlen=_SLICES)
         """(beginning, answers, failures) of each slice of the window."""
         self._probe_at_s = math.inf
         """When the next probe is due; infinite while closed."""
-        self._probing = False
+        self._probe: object | None = None
+        """The attempt that is the probe under way."""
+        self._probe_until_s = math.inf
+        """When it has been silent for too long."""
 
     @property
     def state(self) -> BreakerState:
         """Now."""
         if self._probe_at_s == math.inf:
             return BreakerState.CLOSED
-        due = self._probing or self._clock.monotonic() >= self._probe_at_s
+        due = self._probing() or self._clock.monotonic() >= self._probe_at_s
         return BreakerState.PROBING if due else BreakerState.OPEN
 
     def admits(self) -> bool:
         """Whether a request may be sent there now."""
         return self.state is BreakerState.CLOSED or (
-            not self._probing and self._clock.monotonic() >= self._probe_at_s
+            not self._probing() and self._clock.monotonic() >= self._probe_at_s
         )
 
     async def watched(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
@@ -72,9 +82,10 @@ class Breaker:
 
         While the breaker is open this attempt is its probe.
         """
-        probe = self._probe_at_s != math.inf and not self._probing
-        self._probing = self._probing or probe
-        judged = False
+        attempt, judged = object(), False
+        if self._probe_at_s != math.inf and not self._probing():
+            self._probe = attempt
+            self._probe_until_s = self._clock.monotonic() + self._silence.total_seconds()
         try:
             async with aclosing(pieces):
                 async for piece in pieces:
@@ -89,7 +100,11 @@ class Breaker:
             raise
         finally:
             # One that was cancelled tells nothing: the next request is the probe.
-            self._probing = self._probing and not probe
+            if self._probe is attempt:
+                self._probe = None
+
+    def _probing(self) -> bool:
+        return self._probe is not None and self._clock.monotonic() < self._probe_until_s
 
     def _count_error(self, error: WeirError) -> None:
         if not isinstance(error, _FAILURES):
@@ -101,7 +116,7 @@ class Breaker:
 
     def _answered(self) -> None:
         if self._probe_at_s != math.inf:
-            self._probe_at_s = math.inf
+            self._probe_at_s, self._probe = math.inf, None
             self._counts.clear()
         self._counted(failures=0)
 

@@ -88,12 +88,14 @@ class Delivered:
         before = self._legs
         if before is None:
             return usage
-        part = before.output_tokens if manner is Manner.PREFILL else 0
+        if manner is not Manner.PREFILL:
+            return usage
         return replace(
             usage,
-            input_tokens=before.input_tokens if manner is Manner.PREFILL else usage.input_tokens,
-            output_tokens=part + usage.output_tokens,
-            estimated=usage.estimated or (manner is Manner.PREFILL and before.estimated),
+            input_tokens=before.input_tokens,
+            cached_input_tokens=before.cached_input_tokens,
+            output_tokens=before.output_tokens + usage.output_tokens,
+            estimated=usage.estimated or before.estimated,
         )
 
 

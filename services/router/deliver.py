@@ -23,6 +23,8 @@ class Part:
     data: bytes
     content_type: str = ""
     attempt: Attempt | None = None
+    attempts: int = 0
+    """Begun when it came."""
 
 
 class Deliver:
@@ -50,12 +52,12 @@ async def _stream(
     last: Attempt | None = None
     async with aclosing(arrivals):
         try:
-            async for attempt, piece, native, bill in arrivals:
+            async for attempt, piece, native, bill, attempts in arrivals:
                 if head is None or attempt is not last:
                     head, last = _head(attempt, native, head), attempt
                 data = rendering.events(head, piece, bill)
                 if data:
-                    yield Part(data) if begun else Part(data, SSE_TYPE, attempt)
+                    yield Part(data) if begun else Part(data, SSE_TYPE, attempt, attempts)
                     begun = True
         except Exception as error:
             if not begun:
@@ -70,11 +72,11 @@ async def _stream(
 async def _whole(rendering: Rendering, arrivals: AsyncGenerator[Arrival, None]) -> AsyncGenerator[Part, None]:
     pieces: list[Piece] = []
     async with aclosing(arrivals):
-        async for attempt, piece, native, bill in arrivals:
+        async for attempt, piece, native, bill, attempts in arrivals:
             pieces.append(piece)
             if piece.finished and bill is not None:
                 head = _head(attempt, native, None)
-                yield Part(rendering.whole(head, pieces, bill), JSON_TYPE, attempt)
+                yield Part(rendering.whole(head, pieces, bill), JSON_TYPE, attempt, attempts)
 
 
 def _head(attempt: Attempt, native: bool, before: AnswerHead | None) -> AnswerHead:  # noqa: FBT001 - a part of Arrival

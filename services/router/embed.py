@@ -33,7 +33,7 @@ class Embed:
 
 
 def _response(arrival: Arrival, count: int) -> EmbedResponse:
-    attempt, piece, _, bill = arrival
+    attempt, piece, _, bill, _ = arrival
     if bill is None or not piece.bodies:
         raise InternalFault("an answer without an end")
     return EmbedResponse(

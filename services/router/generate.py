@@ -32,24 +32,24 @@ class Generate:
         finish = FinishReason.UNSPECIFIED
         started = False
         async with aclosing(self._answer.run(plan, chat, asking)) as arrivals:
-            async for attempt, piece, _, bill in arrivals:
+            async for attempt, piece, _, bill, attempts in arrivals:
                 finish = piece.finish_reason or finish
                 if not started and (piece.text or piece.tool_calls or piece.finished):
                     started = True
-                    yield GenerateResponse(started=_started(asking.request_id, attempt, plan))
+                    yield GenerateResponse(started=_started(asking.request_id, attempt, plan, attempts))
                 if piece.text or piece.tool_calls:
                     yield GenerateResponse(delta=Delta(text=piece.text, tool_calls=piece.tool_calls))
                 if piece.finished and bill is not None:
                     yield GenerateResponse(finished=_finished(finish, bill))
 
 
-def _started(request_id: str, attempt: Attempt, plan: Plan) -> Started:
+def _started(request_id: str, attempt: Attempt, plan: Plan, attempts: int) -> Started:
     return Started(
         request_id=request_id,
         target=attempt.target,
         route_reason=attempt.reason,
         plan=[PlanStep(target=step.target.target, reason=step.reason) for step in plan.steps],
-        attempts=attempt.number,
+        attempts=attempts,
     )
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
+from gen.weir.type.v1 import FinishReason
 from meshkit.errors import (
     UpstreamError,
     UpstreamStalled,
@@ -39,6 +40,7 @@ class Guard:
         malformed: is told how many events of the target were skipped.
         deadline_s: when the caller waits no longer, on the monotonic clock.
         streams: the answer comes token by token; otherwise its first token is its last and only the total limit counts.
+        choices: answers wanted at once.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Guard:
         deadline_s: float,
         *,
         streams: bool,
+        choices: int = 1,
     ) -> None:
         self._attempt = attempt
         self._malformed = malformed
@@ -62,6 +65,9 @@ class Guard:
         self._first_s = now_s + limits.first_token.total_seconds() if streams else math.inf
         self._inter_s = limits.inter_token.total_seconds() if streams else math.inf
         self._next_s = math.inf
+        self._choices = choices
+        self._finish = FinishReason.UNSPECIFIED
+        """How the only choice ended, once its target said so."""
 
     async def guarded(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
         """The pieces up to the finished one; `pieces` is closed at the end.
@@ -69,6 +75,8 @@ class Guard:
         None is given before the first token is there: until then the target may still fail, and another one begin.
         The first token is the first piece with content: text, thought, a tool call, an end. Pieces with nothing in
         them are signs of life; they count, and are not given.
+
+        An answer that said how it ended is whole: what breaks or stalls behind that is no fault of it.
 
         Raises:
             UpstreamTimeout: the first token, or the whole, took too long.
@@ -80,7 +88,7 @@ class Guard:
         held: list[Piece] = []
         async with aclosing(pieces):
             while True:
-                piece = await self._next(pieces)
+                piece = await self._next_or_end(pieces)
                 self._note(piece)
                 if not self._attempt.has_first_token:
                     self._hold(held, piece)
@@ -100,6 +108,16 @@ class Guard:
                     await _read_out(pieces)
                     return
 
+    async def _next_or_end(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
+        try:
+            return await self._next(pieces)
+        except (UpstreamError, UpstreamTruncated, UpstreamStalled, UpstreamTimeout) as error:
+            if self._finish:
+                return Piece(finished=True, finish_reason=self._finish)
+            if isinstance(error, UpstreamError) and self._attempt.has_first_token:
+                raise UpstreamTruncated(error.message, details=error.details) from error
+            raise
+
     async def _next(self, pieces: AsyncGenerator[Piece, None]) -> Piece:
         try:
             async with asyncio.timeout(self._left_s()):
@@ -116,6 +134,10 @@ class Guard:
             self._attempt.arrived(piece.text, len(piece.bodies), self._clock.monotonic())
         if piece.malformed_events:
             self._malformed(piece.malformed_events)
+        if piece.finish_reason and self._choices == 1:
+            self._finish = piece.finish_reason
+        elif piece.text or piece.tool_calls:
+            self._finish = FinishReason.UNSPECIFIED
 
     def _hold(self, held: list[Piece], piece: Piece) -> None:
         if piece.bodies:

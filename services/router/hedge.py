@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -44,8 +44,11 @@ class _Runner(Generic[T]):
     async def stop(self) -> None:
         """Cancels what runs and closes the generator, which settles its attempt."""
         self.first.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await self.first
+        if not self.first.done():
+            # Awaiting it would take a cancellation of ours for its own, and swallow it.
+            await asyncio.wait([self.first])
+        if not self.first.cancelled():
+            self.first.exception()  # seen by whom it concerns
         await self.source.aclose()
 
 
@@ -53,7 +56,7 @@ async def first_of(
     early: AsyncGenerator[T, None],
     late: Callable[[], AsyncGenerator[T, None] | None],
     after_s: float,
-    failed: Callable[[Exception], None],
+    failed: Callable[[Exception], bool],
 ) -> AsyncGenerator[T, None]:
     """The values of whichever generator gives one first; the other is cancelled and closed.
 
@@ -61,13 +64,16 @@ async def first_of(
         early: begins at once.
         late: makes the other one, asked for after `after_s`; None if there is none.
         after_s: seconds.
-        failed: is told of the first error, if the other generator still runs; the last one's error is raised.
+        failed: is told of the first error, if the other generator still runs, and whether to wait for that; the last
+            one's error is raised, or the one that nothing was waited for.
     """
-    runners = [_Runner(early)]
-    try:
+    async with AsyncExitStack() as exits:
+        runners = [_Runner(early)]
+        exits.push_async_callback(runners[0].stop)
         await asyncio.wait([runners[0].first], timeout=after_s)
         if not runners[0].first.done() and (other := late()) is not None:
             runners.append(_Runner(other))
+            exits.push_async_callback(runners[1].stop)
         winner = await _winner(runners, failed)
         for runner in runners:
             if runner is not winner:
@@ -79,12 +85,9 @@ async def first_of(
         yield value
         async for value in winner.source:
             yield value
-    finally:
-        for runner in runners:
-            await runner.stop()
 
 
-async def _winner(runners: list[_Runner[T]], failed: Callable[[Exception], None]) -> _Runner[T]:
+async def _winner(runners: list[_Runner[T]], failed: Callable[[Exception], bool]) -> _Runner[T]:
     """The first that has a value; the last one that is left, whatever it has."""
     running = list(runners)
     while len(running) > 1:
@@ -94,7 +97,8 @@ async def _winner(runners: list[_Runner[T]], failed: Callable[[Exception], None]
             if error is None:
                 return runner
             if len(running) > 1 and isinstance(error, Exception):
-                failed(error)
+                if not failed(error):
+                    return runner
                 running.remove(runner)
     await asyncio.wait([running[0].first])
     return running[0]

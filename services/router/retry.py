@@ -87,7 +87,9 @@ def _wait_s(
         return None if tries.attempts >= rule.attempts else 0.0
     if isinstance(error, RateLimited):
         if error.retry_after is not None:
-            return None if tries.waited_as_told else error.retry_after.total_seconds()
+            # "At once" is not taken at its word: nobody is asked in a tight loop.
+            told_s = max(error.retry_after.total_seconds(), _back_off_s(1, rule, draw))
+            return None if tries.waited_as_told else told_s
         most = rule.attempts if last or error.details.get("saturated") != "true" else 1
     elif isinstance(error, UpstreamError) and _may_pass(error, last=last):
         most = rule.error_attempts

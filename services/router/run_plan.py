@@ -14,7 +14,7 @@ from dialects.request import Endpoint, Request
 from gen.weir.error.v1 import Reason
 from gen.weir.ledger.v1 import Outcome
 from gen.weir.router.v1 import OnCut
-from meshkit.errors import InvalidRequest, UnsupportedParameter, UpstreamError, WeirError
+from meshkit.errors import InvalidRequest, UnsupportedParameter, UpstreamError, UpstreamTruncated, WeirError
 from meshkit.telemetry import Logger
 from pricing.price_list import PriceList
 from services.router.continue_answer import Delivered, Diverged, Manner, continued
@@ -44,6 +44,8 @@ class Arrival(NamedTuple):
     """False where the piece's text is to be rendered by us: it has no bodies of the request's own endpoint."""
     bill: Bill | None
     """With usage and with the finished piece."""
+    attempts: int
+    """Begun so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,10 @@ class _Run:
 
     def _taken(self, turn: Turn) -> AsyncGenerator[Arrival, None]:
         """One turn's arrivals: as they come where the client takes them so, else when the answer is whole."""
-        live = self._request.stream and self._on_cut_of(turn) is not OnCut.HOLD
-        return self._asked_in(turn) if live else self._held(turn)
+        return self._asked_in(turn) if self._is_live(turn) else self._held(turn)
+
+    def _is_live(self, turn: Turn) -> bool:
+        return self._request.stream and self._on_cut_of(turn) is not OnCut.HOLD
 
     async def _held(self, turn: Turn) -> AsyncGenerator[Arrival, None]:
         held: list[Arrival] = []
@@ -169,7 +173,7 @@ class _Run:
                 held_bytes += sum(map(len, arrival.piece.bodies)) or len(arrival.piece.text)
                 if held_bytes > MAX_HELD_BYTES:
                     raise _LegFailed(
-                        turn, UpstreamError(f"{turn.step.target.name}: over {MAX_HELD_BYTES} bytes")
+                        turn, UpstreamTruncated(f"{turn.step.target.name}: over {MAX_HELD_BYTES} bytes")
                     )
         for arrival in held:
             yield arrival
@@ -177,11 +181,12 @@ class _Run:
     def _asked_in(self, turn: Turn) -> AsyncGenerator[Arrival, None]:
         """One attempt, or two where the first is late and may be hedged."""
         spec = turn.step.target
+        state = self._around.states[spec.name]
         if spec.hedge and turn.manner is Manner.AFRESH and not turn.wait_s:
-            seen = self._around.states[spec.name].first_tokens[self._streams(turn)]
-            late_s = seen.late_after_s()
-            if late_s is not None:
-                return first_of(self._leg(turn), self._hedge, late_s, self._note_lost)
+            late_s = state.first_tokens[self._streams(turn)].late_after_s()
+            # A probe begins at once, not in a task of its own: until then the breaker would let others through too.
+            if late_s is not None and not state.is_left_alone():
+                return first_of(self._leg(turn), self._hedge, late_s, lambda error: self._lost(turn, error))
         return self._leg(turn)
 
     def _hedge(self) -> AsyncGenerator[Arrival, None] | None:
@@ -191,10 +196,14 @@ class _Run:
         self._around.metrics.hedged(turn.step.target.name)
         return self._leg(turn)
 
-    def _note_lost(self, error: Exception) -> None:
+    def _lost(self, first: Turn, error: Exception) -> bool:
+        """Notes that one of two attempts failed. False where it is the request's own fault, which ends both."""
         if isinstance(error, _LegFailed):
+            if error.turn is first and not isinstance(error.error, FAILS_OVER):
+                return False
             self._tell(error)
             self._walk.note(error.turn, error.error)
+        return True
 
     async def _leg(self, turn: Turn) -> AsyncGenerator[Arrival, None]:
         """The arrivals of one attempt, whose end is written down whichever way it comes."""
@@ -206,16 +215,20 @@ class _Run:
                     if piece.finished:
                         # Before the yield: whoever reads may stop reading once the answer is whole.
                         outcome, reason = Outcome.OK, ""
-                    yield Arrival(attempt, piece, self._native(turn), self._bill(turn, attempt, piece))
+                    bill = self._bill(turn, attempt, piece)
+                    yield Arrival(attempt, piece, self._native(turn), bill, self._walk.attempts)
         except DeadlinePassed:
             raise
         except WeirError as error:
             outcome, reason = _broken(attempt, error), Reason(error.reason).name
             raise _LegFailed(turn, error) from error
         except Exception as error:
-            outcome, reason = _broken(attempt, error), _INTERNAL
             self._around.logger.exception("target adapter failed", error, target=attempt.target.name)
-            raise _LegFailed(turn, UpstreamError(f"{attempt.target.name}: internal error")) from error
+            if outcome is Outcome.OK:
+                return  # the answer is whole, and nobody may go on with it
+            outcome, reason = _broken(attempt, error), _INTERNAL
+            kind = UpstreamTruncated if attempt.has_first_token else UpstreamError
+            raise _LegFailed(turn, kind(f"{attempt.target.name}: internal error")) from error
         finally:
             self._end(turn, attempt, outcome, reason)
 
@@ -231,6 +244,7 @@ class _Run:
             lambda count: self._around.metrics.malformed(spec.name, count),
             self._deadline_s,
             streams=streams,
+            choices=self._request.choices,
         )
         asked = state.target.generate(self._request, attempt.request_id, stream=streams, prefill=prefill)
         watched = state.breaker.watched(guard.guarded(asked))
@@ -261,7 +275,7 @@ class _Run:
         if attempt.first_token_s is not None:
             seen = around.states[turn.step.target.name].first_tokens[self._streams(turn)]
             seen.add(attempt.first_token_s)
-            if outcome is Outcome.CUT:
+            if outcome is Outcome.CUT and self._is_live(turn):
                 self._delivered.leg_ended(attempt.usage(), turn.manner)
         if outcome is not Outcome.OK:
             self._spent_nano_usd = _sum(self._spent_nano_usd, self._cost(attempt))

@@ -217,6 +217,6 @@ class OpenAIFace(_Face, OpenAIServicer):
         """A part as a message; the first one sends the headers before it."""
         if (attempt := part.attempt) is not None:
             await context.send_initial_metadata(
-                self._headers(context, attempt.target, attempt.reason, attempt.number, begun_s)
+                self._headers(context, attempt.target, attempt.reason, part.attempts, begun_s)
             )
         return HttpBody(content_type=part.content_type, data=part.data)

@@ -13,7 +13,7 @@ class TargetState:
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target = target
-        self.breaker = Breaker(target.spec.breaker, clock)
+        self.breaker = Breaker(target.spec.breaker, clock, target.spec.limits.first_token)
         self.first_tokens = {True: FirstTokens(), False: FirstTokens()}
         """Of answers that stream, and of those that come whole."""
 

@@ -82,6 +82,8 @@ class ScriptedAdapter(CloudAdapterServicer):
     asked: list[GenerateRequest] = field(default_factory=list)
     embedded: list[EmbedRequest] = field(default_factory=list)
     embeddings: bytes = b'{"data":[{"index":0,"embedding":[0.5]}]}'
+    silent: bool = False
+    """It does not say which providers it has."""
 
     async def generate(
         self, request: GenerateRequest, context: RpcContext
@@ -98,6 +100,8 @@ class ScriptedAdapter(CloudAdapterServicer):
     async def list_providers(
         self, request: ListProvidersRequest, context: RpcContext
     ) -> ListProvidersResponse:
+        if self.silent:
+            await asyncio.Event().wait()
         return ListProvidersResponse(providers=self.providers)
 
 
@@ -295,6 +299,21 @@ async def test_providers_are_followed(reach: Reach) -> None:
     await watch.probe()
     assert target.is_up()
     assert target.describe().sandbox
+
+
+async def test_one_missed_question_is_forgiven(reach: Reach) -> None:
+    """A busy machine misses one now and then, and requests shall not go elsewhere for it; two in a row count."""
+    adapter = ScriptedAdapter()
+    adapter.providers = [Provider(name="openai", usable=True)]
+    target = CloudTarget(cloud_spec(), client := CloudAdapterClient(await reach(adapter)))
+    watch = ProviderWatch(client, [target], timedelta(seconds=0.05))
+    while not target.is_up():
+        await watch.probe()
+    adapter.silent = True
+    await watch.probe()
+    assert target.is_up()
+    await watch.probe()
+    assert not target.is_up()
 
 
 class Copy:

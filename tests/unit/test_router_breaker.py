@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from datetime import timedelta
@@ -24,7 +25,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.breaker = Breaker(RULE, self.clock)
+        self.breaker = Breaker(RULE, self.clock, timedelta(seconds=8))
 
     async def attempt(self, error: Exception | None = None, *, tokens: int = 0) -> None:
         async def pieces() -> AsyncGenerator[Piece, None]:
@@ -158,3 +159,54 @@ async def test_failure_after_the_first_token_counts() -> None:
     for _ in range(3):
         await watched.attempt(UpstreamError("cut"), tokens=1)
     assert not watched.breaker.admits()
+
+
+async def test_probe_that_answers_is_over() -> None:
+    """Its answer may take minutes yet: where the target breaks again meanwhile, the next probe need not wait for it."""
+    watched = Watched()
+    await watched.fail(3)
+    watched.later(5)
+
+    async def long() -> AsyncGenerator[Piece, None]:
+        yield TOKEN
+        yield TOKEN
+
+    async with aclosing(watched.breaker.watched(long())) as probe:
+        await anext(probe)
+        await watched.fail(3)
+        assert watched.breaker.state is BreakerState.OPEN
+        watched.later(5)
+        assert watched.breaker.admits()
+
+
+async def test_silent_probe_keeps_others_away_for_a_while() -> None:
+    """A whole answer may be silent for many minutes; the target may be back long before. Its end is not the next's."""
+    watched = Watched()
+    await watched.fail(3)
+    watched.later(5)
+    held = asyncio.Event()
+
+    async def silent() -> AsyncGenerator[Piece, None]:
+        await held.wait()
+        yield TOKEN
+
+    async def ask() -> None:
+        async with aclosing(watched.breaker.watched(silent())) as pieces:
+            await anext(pieces)
+
+    first = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    watched.later(7.9)
+    assert not watched.breaker.admits()
+    watched.later(0.1)
+    assert watched.breaker.admits()
+    second = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    assert not watched.breaker.admits()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert not watched.breaker.admits()
+    held.set()
+    await second
+    assert watched.breaker.state is BreakerState.CLOSED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -248,3 +250,75 @@ def test_replay_never_gives_anything_of_another_answer(delivered: str, other: st
     else:
         assert not given_on
         assert not replay.caught_up
+
+
+STOPPED = Piece(bodies=[b"stop"], content=True, finish_reason=FinishReason.STOP)
+
+
+@pytest.mark.parametrize("behind", [[CUT], [], [None], [UpstreamError("broke")]])
+async def test_answer_that_said_how_it_ended_is_whole(behind: list[Exception | None]) -> None:
+    """Only its usage is missing: it is not continued, which would end it twice, and no error either."""
+    case = Case([*said("Once ", "upon"), STOPPED, *behind], [*said(" a"), end(1)], prefill=["", "plain"])
+    assert await case.run() == "Once upon"
+    assert case.outcomes() == [Outcome.OK]
+    assert case.targets[1].asked == []
+    assert [arrival.piece.finished for arrival in case.seen] == [False, False, False, True]
+    assert case.seen[-1].bill is not None
+    assert case.seen[-1].bill.usage.estimated
+
+
+async def test_deadline_behind_the_end() -> None:
+    """The caller has it all in time."""
+    case = Case([*said("Once ", "upon"), STOPPED, None])
+    plan = Plan("m", (Step(case.targets[0].spec, "model m"),))
+    asked = replace(ASKED, patience=timedelta(seconds=0.1))
+    pieces = [arrival.piece async for arrival in case.runner.run(plan, asked, STREAM)]
+    assert pieces[-1].finished
+    assert case.outcomes() == [Outcome.OK]
+
+
+async def test_text_behind_an_end_is_no_end() -> None:
+    """A target that names an end too early has not ended."""
+    case = Case([*said("Once "), STOPPED, *said("upon "), CUT], [*said("a"), end(1)], prefill=["", "plain"])
+    assert await case.run() == "Once upon a"
+    assert case.outcomes() == [Outcome.CUT, Outcome.OK]
+
+
+async def test_end_of_one_of_several_is_not_the_end() -> None:
+    """The others may be in the middle."""
+    request = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"n":2}')
+    case = Case([*said("Once "), STOPPED, CUT])
+    with pytest.raises(UpstreamTruncated):
+        await case.run(request)
+
+
+async def test_usage_is_of_what_was_delivered() -> None:
+    """An answer that was held back and broke does not count among what the client received."""
+    case = Case(
+        [*said("x" * 400), CUT],
+        [*said("Once "), CUT],
+        [*said("y" * 400), CUT],
+        [*said("upon"), end(2)],
+        prefill=["", "", "plain", "plain"],
+    )
+    for at in (0, 2):
+        case.targets[at] = FakeTarget(
+            replace(case.targets[at].spec, on_cut=OnCut.HOLD), case.targets[at].script
+        )
+    case.runner = RunPlan(surroundings(case.targets, case.log))
+    assert await case.run() == "Once upon"
+    bill = case.seen[-1].bill
+    assert bill is not None
+    assert bill.usage.output_tokens == 4
+
+
+async def test_prompt_of_a_prefilled_answer_counts_once() -> None:
+    """With what of it was cached: the other prompt was longer."""
+    last = end(2)
+    assert last.usage is not None
+    last.usage.cached_input_tokens = 900
+    case = Case([*said("Once "), CUT], [*said("upon"), last], prefill=["", "plain"])
+    await case.run()
+    bill = case.seen[-1].bill
+    assert bill is not None
+    assert (bill.usage.input_tokens, bill.usage.cached_input_tokens) == (100, None)

@@ -145,3 +145,19 @@ def test_stop_filter_equals_cutting_the_whole(text: str, stops: list[str], data:
         assert text.startswith(passed)
         assert not any(stop in passed for stop in stops)
         assert any(text[len(passed) :].startswith(stop) for stop in stops)
+
+
+def test_what_a_wished_target_cannot_do_is_named() -> None:
+    """Another target's lack is not this request's fault."""
+    deaf = replace(spec("deaf", local=False), capabilities=Capabilities(frozenset("*"), frozenset({"audio"})))
+    blind = replace(
+        spec("blind", local=False), capabilities=Capabilities(frozenset("*"), frozenset({"vision"}))
+    )
+    wanted = Wanted(
+        [ModelSpec("m", ("deaf", "blind"), auto=False)],
+        "",
+        {"audio": "modalities", "vision": "messages[0].content[1]"},
+        only=("blind",),
+    )
+    plan = make_plan(wanted, {"deaf": deaf, "blind": blind}, lambda _: True, lambda: 0.0)
+    assert plan.unsupported == "messages[0].content[1]"

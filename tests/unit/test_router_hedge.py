@@ -39,9 +39,12 @@ async def taken(
     early: Source, late: Source | None, after_s: float = 0.01
 ) -> tuple[list[int], list[Exception]]:
     lost: list[Exception] = []
-    racing = first_of(
-        early.generate(), lambda: None if late is None else late.generate(), after_s, lost.append
-    )
+
+    def failed(error: Exception) -> bool:
+        lost.append(error)
+        return True
+
+    racing = first_of(early.generate(), lambda: None if late is None else late.generate(), after_s, failed)
     async with aclosing(racing) as values:
         return [value async for value in values], lost
 
@@ -80,9 +83,10 @@ async def test_failure_of_one_leaves_the_other() -> None:
     early, late = Source(1, released=False), Source(error=ValueError("down"))
     lost: list[Exception] = []
 
-    def failed(error: Exception) -> None:
+    def failed(error: Exception) -> bool:
         lost.append(error)
         early.go.set()
+        return True
 
     async with aclosing(first_of(early.generate(), late.generate, 0.01, failed)) as values:
         assert [value async for value in values] == [1]
@@ -94,9 +98,10 @@ async def test_failure_of_both_is_the_last_ones() -> None:
     early, late = Source(error=ValueError("early"), released=False), Source(error=ValueError("late"))
     lost: list[Exception] = []
 
-    def failed(error: Exception) -> None:
+    def failed(error: Exception) -> bool:
         lost.append(error)
         early.go.set()
+        return True
 
     with pytest.raises(ValueError, match="early"):
         async with aclosing(first_of(early.generate(), late.generate, 0.01, failed)) as values:
@@ -133,3 +138,52 @@ def test_lateness_needs_samples() -> None:
     assert seen.late_after_s() is None
     seen.add(float(MIN_SAMPLES - 1))
     assert seen.late_after_s() == MIN_SAMPLES - 1
+
+
+async def test_error_that_ends_both() -> None:
+    """What nothing is waited for is raised at once, and the other one closed."""
+    early, late = Source(error=ValueError("final"), released=False), Source(1, released=False)
+    racing = first_of(early.generate(), late.generate, 0.01, lambda _: False)
+
+    async def read() -> None:
+        async with aclosing(racing) as values:
+            await anext(values)
+
+    task = asyncio.create_task(read())
+    while not late.begun:  # noqa: ASYNC110 - the condition is plain state
+        await asyncio.sleep(0)
+    early.go.set()
+    with pytest.raises(ValueError, match="final"):
+        await task
+    assert late.closed
+
+
+async def test_cancelling_while_the_loser_is_closed() -> None:
+    """A client that goes away at that very moment is heeded: nothing is given, and both are closed."""
+    closing, leave = asyncio.Event(), asyncio.Event()
+    winner = Source(2)
+
+    async def slow_to_close() -> AsyncGenerator[int, None]:
+        try:
+            await asyncio.Event().wait()
+            yield 1
+        finally:
+            closing.set()
+            await leave.wait()
+
+    seen: list[int] = []
+
+    async def read() -> None:
+        async with aclosing(first_of(slow_to_close(), winner.generate, 0.01, lambda _: True)) as values:
+            async for value in values:
+                seen.append(value)  # noqa: PERF401 - what was seen before the cancellation counts
+
+    task = asyncio.create_task(read())
+    await closing.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    leave.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not seen
+    assert winner.closed

@@ -125,3 +125,11 @@ def test_budget_is_of_all_waits() -> None:
     """Waits of one request at one target add up."""
     tries = Tries(1, waited_s=2.9)
     assert judge(RateLimited("slow"), tries, RULE, math.inf, lambda: 0.0, last=True).course is Course.NEXT
+
+
+def test_at_once_is_no_tight_loop() -> None:
+    """A target that always says `retry-after: 0` is waited for a little, once; then the next one is asked."""
+    error, tries = RateLimited("slow", retry_after=timedelta()), Tries(1)
+    assert judge(error, tries, RULE, math.inf, lambda: 0.0, last=False) == Verdict(Course.SAME, 0.25)
+    tries.waited_as_told = True
+    assert judge(error, tries, RULE, math.inf, lambda: 0.0, last=True).course is Course.NEXT

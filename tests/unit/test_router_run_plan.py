@@ -16,6 +16,7 @@ from gen.weir.ledger.v1 import Outcome
 from gen.weir.router.v1 import OnCut
 from gen.weir.type.v1 import FinishReason, Principal, Usage
 from meshkit.errors import (
+    ContentFiltered,
     ContextTooLong,
     InvalidRequest,
     LedgerUnavailable,
@@ -27,7 +28,9 @@ from meshkit.errors import (
 )
 from services.router.domain.attempt import Asked
 from services.router.domain.plan import Plan, Step
+from services.router.domain.target import RetryRule
 from services.router.guard import DeadlinePassed
+from services.router.hedge import MIN_SAMPLES
 from services.router.ports import Piece
 from services.router.run_plan import RunPlan
 from tests.fakes.router import FakeAttemptLog, FakeTarget, spec, surroundings
@@ -54,7 +57,8 @@ class Loop:
         self.log = FakeAttemptLog(refuse)
         steps = tuple(Step(target.spec, "model m") for target in self.targets)
         self.plan = Plan("m", steps)
-        self.runner = RunPlan(surroundings(self.targets, self.log, max_attempts=100))
+        self.around = surroundings(self.targets, self.log, max_attempts=100)
+        self.runner = RunPlan(self.around)
 
     async def texts(self, request: Request = STREAM, asked: Asked = ASKED) -> list[str]:
         async with aclosing(self.runner.run(self.plan, asked, request)) as arrivals:
@@ -250,8 +254,9 @@ async def test_nothing_is_begun_after_the_deadline() -> None:
 async def test_fault_of_an_adapter(before: list[Piece], outcome: Outcome) -> None:
     """An exception that nobody meant ends the attempt as INTERNAL; its text is not the client's."""
     loop = Loop([*before, LookupError("secret")])
-    with pytest.raises(UpstreamError) as caught:
+    with pytest.raises((UpstreamError, UpstreamTruncated)) as caught:
         await loop.texts()
+    assert isinstance(caught.value, UpstreamTruncated) == bool(before)
     assert "secret" not in caught.value.message
     assert loop.outcomes() == [(outcome, "INTERNAL")]
 
@@ -296,3 +301,81 @@ async def test_chunks_without_text_are_estimated_too() -> None:
     loop = Loop([Piece(text="1234"), call, Piece(finished=True)])
     await loop.texts()
     assert loop.log.ended[0].usage == Usage(input_tokens=25, output_tokens=4, estimated=True)
+
+
+async def test_failure_in_mid_answer_is_a_cut() -> None:
+    """Whatever a target calls it: after the first token the answer was truncated, and that target has had its turn."""
+    broke = UpstreamError("broke", details={"down": "true"})
+    loop = Loop([HELLO, broke], [END])
+    with pytest.raises(UpstreamTruncated, match="broke") as caught:
+        await loop.texts()
+    assert caught.value.details["down"] == "true"
+    assert loop.outcomes() == [(Outcome.CUT, "UPSTREAM_TRUNCATED")]
+    loop = Loop([HELLO, UpstreamError("broke")], [END])
+    patient = replace(loop.targets[0].spec, retry=RetryRule())
+    loop.plan = Plan("m", (Step(patient, "model m"), *loop.plan.steps[1:]))
+    await loop.texts(WHOLE)
+    assert [len(target.asked) for target in loop.targets] == [1, 1]
+
+
+async def test_fault_behind_a_whole_answer() -> None:
+    """The client has its end: nobody goes on with it, and it was no failure."""
+    loop = Loop([HELLO, END, LookupError("bug")], [HELLO, END])
+    plan = tuple(Step(replace(target.spec, on_cut=OnCut.CONTINUE), "model m") for target in loop.targets)
+    loop.plan = Plan("m", plan)
+    assert await loop.texts() == ["hello", "!"]
+    assert loop.outcomes() == [(Outcome.OK, "")]
+    assert loop.targets[1].asked == []
+
+
+async def test_hedge_is_counted_whoever_wins() -> None:
+    """How many attempts were begun when the answer was."""
+    loop = Loop([0.02, HELLO, END], [None])
+    _hedged(loop)
+    async with aclosing(loop.runner.run(loop.plan, ASKED, STREAM)) as arrivals:
+        seen = [(arrival.attempt.number, arrival.attempts) async for arrival in arrivals]
+    assert seen == [(1, 2), (1, 2)]
+    assert sorted(loop.outcomes()) == [(Outcome.OK, ""), (Outcome.CANCELLED, "CANCELLED")]
+
+
+async def test_hedge_does_not_work_around_a_refusal() -> None:
+    """Where the target refuses the content, the one that was asked because it was late is not waited for."""
+    loop = Loop([0.02, ContentFiltered("no")], [None])
+    _hedged(loop)
+    with pytest.raises(ContentFiltered):
+        await loop.texts()
+    assert sorted(loop.outcomes()) == [
+        (Outcome.FAILED, "CONTENT_FILTERED"),
+        (Outcome.CANCELLED, "CANCELLED"),
+    ]
+
+
+async def test_hedge_that_refuses_leaves_the_first() -> None:
+    """It may know a parameter less."""
+    loop = Loop([0.02, HELLO, END], [InvalidRequest("bad")])
+    _hedged(loop)
+    assert await loop.texts() == ["hello", "!"]
+
+
+async def test_probe_of_a_hedged_target_is_one() -> None:
+    """Requests that come at the same moment do not all find out whether it is back."""
+    loop = Loop([0.02, HELLO, END], [HELLO, END])
+    _hedged(loop)
+    state = loop.around.states["t0"]
+    down = UpstreamError("down", details={"down": "true"})
+    loop.targets[0].script, script = [down], loop.targets[0].script
+    await loop.texts()
+    loop.targets[0].script = script
+    assert state.is_left_alone()
+    state.breaker._probe_at_s = 0.0
+    loop.targets[0].asked.clear()
+    await asyncio.gather(*(loop.texts() for _ in range(8)))
+    assert len(loop.targets[0].asked) == 1
+
+
+def _hedged(loop: Loop) -> None:
+    """Has the first target of a loop hedged at once."""
+    first = loop.plan.steps[0]
+    loop.plan = Plan("m", (replace(first, target=replace(first.target, hedge=True)), *loop.plan.steps[1:]))
+    for _ in range(MIN_SAMPLES):
+        loop.around.states["t0"].first_tokens[True].add(0.0)

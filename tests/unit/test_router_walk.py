@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import timedelta
 
-from meshkit.errors import ContextTooLong, InvalidRequest, NoHealthyTarget, UpstreamError, WeirError
+from meshkit.errors import (
+    ContextTooLong,
+    InvalidRequest,
+    NoHealthyTarget,
+    RateLimited,
+    UpstreamError,
+    WeirError,
+)
 from services.router.domain.plan import Plan, Step
 from services.router.domain.target import RetryRule, TargetSpec
 from services.router.walk import Turn, Walk
@@ -115,3 +123,13 @@ def test_no_hedge_with_an_open_breaker() -> None:
     alone = walk(target("a"))
     alone.turn()
     assert alone.hedge() is None
+
+
+def test_told_to_come_back_at_once() -> None:
+    """A target that limits the rate and names no time to wait does not use up the attempts of the others."""
+    assert way(walk(target("a"), target("b")), RateLimited("slow", retry_after=timedelta())) == [
+        "a",
+        "a",
+        "b",
+        "b",
+    ]

@@ -15,11 +15,14 @@ from gen.weir.cloud.v1 import EmbedRequest, GenerateRequest, ListProvidersReques
 from gen.weir.cloud.v1 import Endpoint as CloudEndpoint
 from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.type.v1 import Target as TargetValue
-from meshkit.errors import Cancelled, InternalFault, UpstreamError, WeirError
+from meshkit.errors import Cancelled, InternalFault, UpstreamError, UpstreamTimeout, WeirError
 from meshkit.status import FOREIGN
 from services.router.domain.estimate import estimated_usage
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
+
+_MISSES = 2
+"""So many questions in a row must go unanswered: a busy machine misses one now and then."""
 
 
 class CloudTarget:
@@ -115,6 +118,7 @@ class ProviderWatch:
         self._client = client
         self._targets = targets
         self._every = every
+        self._missed = 0
 
     async def watch(self) -> None:
         """Asks until cancelled."""
@@ -123,11 +127,16 @@ class ProviderWatch:
             await self.probe()
 
     async def probe(self) -> None:
-        """Asks once."""
+        """Asks once. A refusal counts at once, silence when it repeats."""
         providers: dict[str, Provider] = {}
         try:
             answer = await self._client.list_providers(ListProvidersRequest(), timeout=self._every)
             providers = {provider.name: provider for provider in answer.providers}
+            self._missed = 0
+        except UpstreamTimeout:
+            self._missed += 1
+            if self._missed < _MISSES:
+                return
         except WeirError:
             pass  # an adapter that does not answer has no provider that can be used
         for target in self._targets:

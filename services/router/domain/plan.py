@@ -68,7 +68,11 @@ def make_plan(
     steps: dict[str, Step] = {}
     unsupported: list[str] = []
     for number, model in enumerate(wanted.models):
-        named = [targets[name] for name in model.targets if name in targets and name not in steps]
+        named = [
+            targets[name]
+            for name in model.targets
+            if name in targets and name not in steps and (not wanted.only or name in wanted.only)
+        ]
         able = []
         for spec in named:
             missing = spec.missing(wanted.needs, wanted.cap)
