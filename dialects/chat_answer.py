@@ -12,7 +12,16 @@ from typing import Any
 
 import msgspec
 
-from dialects.rendering import AnswerHead, Bill, passed_on, sse, weir_object, with_bill, with_provider
+from dialects.rendering import (
+    AnswerHead,
+    Bill,
+    UsageAtEnd,
+    passed_on,
+    sse,
+    weir_object,
+    with_bill,
+    with_provider,
+)
 from gen.weir.cloud.v1 import GenerateResponse as Piece
 from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
 from meshkit.errors import WeirError, openai_error_json
@@ -36,12 +45,14 @@ class ChatRendering:
     """
 
     def __init__(self, *, include_usage: bool) -> None:
-        self._include_usage = include_usage
+        self._usage = UsageAtEnd(wanted=include_usage)
         self._first = True
 
     def events(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> bytes:
         """The chunks of one piece; `[DONE]` after the finished one."""
-        bodies = passed_on(head, piece, bill) if head.native else self._own(head, piece, bill)
+        bodies = passed_on(head, piece, bill) if head.native else self._own(head, piece)
+        if self._usage.owed(piece) and bill is not None:
+            bodies.append(_chunk(head, [], usage=usage_object(bill)))
         if bodies:
             self._first = False
         return sse(bodies) + (DONE_EVENT if piece.finished else b"")
@@ -54,7 +65,7 @@ class ChatRendering:
         """One `chat.completion`."""
         if head.native:
             bodies = [body for piece in pieces for body in piece.bodies]
-            return with_provider(with_bill(bodies[-1], bill), head.provider)
+            return with_provider(with_bill(bodies[-1], bill, usage_object(bill)), head.provider)
         calls = collected_calls(pieces)
         message: dict[str, Any] = {
             "role": "assistant",
@@ -68,7 +79,7 @@ class ChatRendering:
             {**_head(head, "chat.completion"), "choices": [choice], "usage": usage_object(bill)}
         )
 
-    def _own(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> list[bytes]:
+    def _own(self, head: AnswerHead, piece: Piece) -> list[bytes]:
         deltas: list[dict[str, Any]] = []
         if piece.text or (self._first and piece.finished and not piece.tool_calls):
             deltas.append({"content": piece.text})
@@ -78,8 +89,6 @@ class ChatRendering:
         bodies = [_chunk(head, [_choice(delta, None)]) for delta in deltas]
         if piece.finished:
             bodies.append(_chunk(head, [_choice({}, finish_name([piece]))]))
-            if self._include_usage and bill is not None:
-                bodies.append(_chunk(head, [], usage=usage_object(bill)))
         return bodies
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dialects.chat_answer import DONE_EVENT, finish_name, usage_object
-from dialects.rendering import AnswerHead, Bill, passed_on, sse, with_bill, with_provider
+from dialects.rendering import AnswerHead, Bill, UsageAtEnd, passed_on, sse, with_bill, with_provider
 from gen.weir.cloud.v1 import GenerateResponse as Piece
 from meshkit.errors import WeirError, openai_error_json
 
@@ -28,11 +28,13 @@ class CompletionRendering:
     """
 
     def __init__(self, *, include_usage: bool) -> None:
-        self._include_usage = include_usage
+        self._usage = UsageAtEnd(wanted=include_usage)
 
     def events(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> bytes:
         """The objects of one piece; `[DONE]` after the finished one."""
-        bodies = passed_on(head, piece, bill) if head.native else self._own(head, piece, bill)
+        bodies = passed_on(head, piece, bill) if head.native else _own(head, piece)
+        if self._usage.owed(piece) and bill is not None:
+            bodies.append(_object(head, [], usage=usage_object(bill)))
         return sse(bodies) + (DONE_EVENT if piece.finished else b"")
 
     def error(self, error: WeirError) -> bytes:
@@ -43,19 +45,15 @@ class CompletionRendering:
         """One `text_completion`."""
         if head.native:
             bodies = [body for piece in pieces for body in piece.bodies]
-            return with_provider(with_bill(bodies[-1], bill), head.provider)
+            return with_provider(with_bill(bodies[-1], bill, usage_object(bill)), head.provider)
         text = "".join([piece.text for piece in pieces])
         return _object(head, [_choice(text, finish_name(pieces))], usage=usage_object(bill))
 
-    def _own(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> list[bytes]:
-        bodies = []
-        if piece.finished:
-            bodies.append(_object(head, [_choice(piece.text, finish_name([piece]))]))
-            if self._include_usage and bill is not None:
-                bodies.append(_object(head, [], usage=usage_object(bill)))
-        elif piece.text:
-            bodies.append(_object(head, [_choice(piece.text, None)]))
-        return bodies
+
+def _own(head: AnswerHead, piece: Piece) -> list[bytes]:
+    if piece.finished:
+        return [_object(head, [_choice(piece.text, finish_name([piece]))])]
+    return [_object(head, [_choice(piece.text, None)])] if piece.text else []
 
 
 def _choice(text: str, finish: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class Rendering(Protocol):
     def events(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> bytes:
         """The SSE of one piece, empty where it adds nothing; the finished piece's also ends the stream.
 
-        `bill` is there with every piece that carries usage and with the finished one.
+        `bill` is there with every piece of a native answer that carries usage, and with the finished piece.
         """
 
     def error(self, error: WeirError) -> bytes:
@@ -67,13 +67,16 @@ def weir_object(bill: Bill) -> dict[str, Any]:
     return {"cost_nano_usd": bill.cost_nano_usd, "target": bill.target, "attempts": bill.attempts}
 
 
-def with_bill(body: bytes, bill: Bill) -> bytes:
-    """A provider's JSON object with `weir` put into its `usage`; as it is where it has none that is an object."""
+def with_bill(body: bytes, bill: Bill, estimated: Mapping[str, Any] | None = None) -> bytes:
+    """A provider's JSON object with `weir` put into its `usage`.
+
+    Where it has none that is an object, `estimated` takes its place; without that the body stays as it is.
+    """
     top = _TOP.decode(body)
     try:
         usage: dict[str, Any] = dict(_TOP.decode(top["usage"]))
     except (KeyError, msgspec.DecodeError):
-        return body
+        return body if estimated is None else _ENCODER.encode({**top, "usage": estimated})
     usage["weir"] = weir_object(bill)
     return _ENCODER.encode({**top, "usage": usage})
 
@@ -96,6 +99,23 @@ def passed_on(head: AnswerHead, piece: Piece, bill: Bill | None) -> list[bytes]:
     if bill is not None and piece.usage is not None:
         bodies = [with_bill(body, bill) if b'"usage"' in body else body for body in bodies]
     return [with_provider(body, head.provider) for body in bodies]
+
+
+class UsageAtEnd:
+    """Says whether a stream still owes its client the usage that it asked for: providers omit it.
+
+    Args:
+        wanted: the client asked for usage at the end of its stream.
+    """
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+
+    def owed(self, piece: Piece) -> bool:
+        """True with the finished piece, unless a provider's own usage was passed on."""
+        if piece.usage is not None and piece.bodies:
+            self._wanted = False
+        return self._wanted and piece.finished
 
 
 def sse(bodies: Sequence[bytes]) -> bytes:

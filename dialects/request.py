@@ -19,6 +19,8 @@ _OWN_FIELDS = ("fallbacks",)
 """Weir's own top-level fields, which no provider is sent."""
 _ENCODER = msgspec.json.Encoder()
 _OPTIONAL_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_OPTIONAL_INT = msgspec.json.Decoder(int | None)
+_CAPS = ("max_completion_tokens", "max_tokens")
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -78,13 +80,22 @@ class Request:
             and not {"json_schema", "logprobs", "audio"} & self.needs.keys()
         )
 
-    def body(self, model: str, *, stream: bool, prefill: str = "", style: PrefillStyle = "plain") -> bytes:
+    def body(
+        self,
+        model: str,
+        *,
+        stream: bool,
+        prefill: str = "",
+        prefill_tokens: int = 0,
+        style: PrefillStyle = "plain",
+    ) -> bytes:
         """The JSON to send to a target that speaks OpenAI's format, with its own name for the model.
 
         Args:
             model: the target's name for it.
             stream: whether events are wanted of the target; usage is then asked for, where the endpoint has it.
             prefill: the beginning of the answer, to be continued. CHAT_COMPLETIONS only.
+            prefill_tokens: about so many it is; the rest may be that much shorter than the answer's cap.
             style: how the target is told so.
         """
         fields: dict[str, Any] = {**self.fields, "model": model}
@@ -101,6 +112,7 @@ class Request:
             fields["stream_options"] = options
         if prefill:
             _add_prefill(fields, prefill, style)
+            _shorten(fields, prefill_tokens)
         return _ENCODER.encode(fields)
 
 
@@ -111,3 +123,10 @@ def _add_prefill(fields: dict[str, Any], prefill: str, style: PrefillStyle) -> N
     elif style == "continue_final_message":
         fields["continue_final_message"], fields["add_generation_prompt"] = True, False
     fields["messages"] = [*_LIST.decode(fields["messages"]), message]
+
+
+def _shorten(fields: dict[str, Any], tokens: int) -> None:
+    """Takes what was delivered off the caps: they are of the whole answer."""
+    for name in _CAPS:
+        if name in fields and (cap := _OPTIONAL_INT.decode(fields[name])) is not None:
+            fields[name] = max(1, cap - tokens)

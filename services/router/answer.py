@@ -91,9 +91,7 @@ class Answer:
         )
         plan = make_plan(wanted, specs, self._is_up, self._draw)
         if plan.unsupported is not None:
-            raise UnsupportedParameter(
-                f"{plan.unsupported}: not supported by model {plan.model!r}", param=plan.unsupported
-            )
+            raise _unsupported(plan.model, plan.unsupported, request)
         return plan
 
     def _asked_models(self, request: Request, asking: Asking) -> Iterator[ModelSpec]:
@@ -124,3 +122,10 @@ class Answer:
 
     def _is_up(self, target: str) -> bool:
         return self._states[target].is_up()
+
+
+def _unsupported(model: str, param: str, request: Request) -> UnsupportedParameter:
+    """The error for a parameter that took out every target: it names the capability that would do."""
+    need = next((need for need, name in request.needs.items() if name == param), None)
+    why = "more than any of its targets gives" if need is None else f"it lacks the capability {need!r}"
+    return UnsupportedParameter(f"{param}: not supported by model {model!r}: {why}", param=param)

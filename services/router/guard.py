@@ -23,6 +23,8 @@ READ_OUT_S = 1.0
 """How long the end of a whole answer may lag behind its last piece before its call is cancelled."""
 MAX_HELD_PIECES = 256
 """Pieces without a token that may come before the first one: they are held back until it is there."""
+MAX_HELD_BYTES = 1024 * 1024
+"""Of those pieces together."""
 
 
 class DeadlinePassed(UpstreamTimeout):
@@ -142,8 +144,9 @@ class Guard:
     def _hold(self, held: list[Piece], piece: Piece) -> None:
         if piece.bodies:
             held.append(piece)
-        if len(held) > MAX_HELD_PIECES:
-            raise UpstreamError(f"{self._attempt.target.name}: {len(held)} events and no token")
+        size = sum(len(body) for one in held for body in one.bodies)
+        if len(held) > MAX_HELD_PIECES or size > MAX_HELD_BYTES:
+            raise UpstreamError(f"{self._attempt.target.name}: {len(held)} events, {size} bytes and no token")
 
     def _left_s(self) -> float:
         now_s = self._clock.monotonic()

@@ -30,6 +30,8 @@ from services.router.walk import Turn, Walk
 
 MAX_HELD_BYTES = 20 * 1024 * 1024
 """Of an answer that is held back until it is whole."""
+HELD_PIECE_BYTES = 1_024
+"""About what a piece takes in memory beside its bytes."""
 _CANCELLED = Reason.CANCELLED.name
 _INTERNAL = Reason.INTERNAL.name
 
@@ -170,7 +172,7 @@ class _Run:
         async with aclosing(self._asked_in(turn)) as arrivals:
             async for arrival in arrivals:
                 held.append(arrival)
-                held_bytes += sum(map(len, arrival.piece.bodies)) or len(arrival.piece.text)
+                held_bytes += HELD_PIECE_BYTES + sum(map(len, arrival.piece.bodies)) + len(arrival.piece.text)
                 if held_bytes > MAX_HELD_BYTES:
                     raise _LegFailed(
                         turn, UpstreamTruncated(f"{turn.step.target.name}: over {MAX_HELD_BYTES} bytes")
@@ -281,8 +283,8 @@ class _Run:
             self._spent_nano_usd = _sum(self._spent_nano_usd, self._cost(attempt))
 
     def _bill(self, turn: Turn, attempt: Attempt, piece: Piece) -> Bill | None:
-        if piece.usage is None and not piece.finished:
-            return None
+        if not piece.finished and (piece.usage is None or not self._native(turn)):
+            return None  # our own models count in every piece, and only the last count is shown
         return Bill(
             usage=self._delivered.usage(attempt.usage(), turn.manner),
             cost_nano_usd=_sum(self._spent_nano_usd, self._cost(attempt)),

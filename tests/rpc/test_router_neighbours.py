@@ -202,10 +202,12 @@ async def test_pieces_are_the_adapters(reach: Reach) -> None:
 
 
 async def test_prefill_is_the_assistants_last_message(reach: Reach) -> None:
-    """The text so far follows the conversation, marked as this provider wants it."""
+    """The text so far follows the conversation, marked as this provider wants it, and counts against the cap."""
     adapter = ScriptedAdapter([GenerateResponse(finished=True)])
-    await pieces(await reach(adapter), prefill="Once ", style="prefix")
+    request = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":10}')
+    await pieces(await reach(adapter), request, prefill="Once ", style="prefix")
     (asked,) = adapter.asked
+    assert json.loads(asked.body)["max_tokens"] == 8
     assert json.loads(asked.body)["messages"] == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "Once ", "prefix": True},

@@ -147,3 +147,22 @@ def test_provider_is_put_in_front(fields: dict[str, int]) -> None:
     """Whatever the provider's object holds, ours comes first and nothing else changes."""
     compact = json.dumps(fields, separators=(",", ":")).encode()
     assert json.loads(with_provider(compact, "cloud")) == {"provider": "cloud", **fields}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_usage_that_a_provider_omits_is_made_up_for(told: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A client that asked for usage gets it once: the provider's own, else the estimate."""
+    said = b'{"id":"c","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}'
+    usage = [Piece(bodies=[said], usage=USAGE)] if told else []
+    pieces = [Piece(bodies=[b'{"id":"c","choices":[{}]}'], text="h"), *usage, Piece(finished=True)]
+    seen = streamed(pieces, include_usage=True, head=CLOUD)
+    assert seen[-1] is None
+    (counted,) = [event["usage"] for event in seen[:-1] if "usage" in event]
+    assert counted["completion_tokens"] == 3
+    assert not any("usage" in event for event in streamed(pieces[:1] + pieces[-1:], head=CLOUD) if event)
+
+
+def test_whole_answer_without_usage_gets_the_estimate() -> None:
+    """What the request cost is told even where the provider counts nothing."""
+    body = b'{"id":"c","choices":[{}]}'
+    assert whole([Piece(bodies=[body], finished=True)], CLOUD)["usage"] == COUNTED

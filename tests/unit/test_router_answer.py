@@ -134,6 +134,7 @@ def test_what_no_target_can_do_is_named() -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         Desk().plan(read(pictures), targets=["local"])
     assert caught.value.param == "messages[0].content[0]"
+    assert caught.value.message.endswith("not supported by model 'gpt-4': it lacks the capability 'vision'")
 
 
 def test_target_that_is_down_goes_last() -> None:

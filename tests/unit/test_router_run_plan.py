@@ -379,3 +379,11 @@ def _hedged(loop: Loop) -> None:
     loop.plan = Plan("m", (replace(first, target=replace(first.target, hedge=True)), *loop.plan.steps[1:]))
     for _ in range(MIN_SAMPLES):
         loop.around.states["t0"].first_tokens[True].add(0.0)
+
+
+async def test_what_comes_before_the_first_token_is_bounded() -> None:
+    """A provider that sends large events without a token has failed; the next target answers."""
+    large = Piece(bodies=[b"x" * 300_000])
+    loop = Loop([large] * 4, [END])
+    assert await loop.texts() == ["!"]
+    assert loop.outcomes()[0] == (Outcome.FAILED, "UPSTREAM_ERROR")

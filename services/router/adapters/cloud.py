@@ -17,7 +17,7 @@ from gen.weir.cloud.v1.service import CloudAdapterClient
 from gen.weir.type.v1 import Target as TargetValue
 from meshkit.errors import Cancelled, InternalFault, UpstreamError, UpstreamTimeout, WeirError
 from meshkit.status import FOREIGN
-from services.router.domain.estimate import estimated_usage
+from services.router.domain.estimate import estimated_usage, tokens_of
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 
@@ -88,7 +88,13 @@ class CloudTarget:
         style = cast("PrefillStyle", self._spec.capabilities.prefill or "plain")
         return GenerateRequest(
             provider=self._spec.target.provider,
-            body=request.body(self._spec.target.model, stream=stream, prefill=prefill, style=style),
+            body=request.body(
+                self._spec.target.model,
+                stream=stream,
+                prefill=prefill,
+                prefill_tokens=tokens_of(len(prefill.encode())),
+                style=style,
+            ),
             stream=stream,
             hide_stream_usage=stream and not request.include_usage,
             request_id=request_id,
