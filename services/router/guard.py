@@ -133,7 +133,9 @@ class Guard:
         if piece.usage is not None:
             self._attempt.used(piece.usage)
         if piece.content or piece.text or piece.finished:
-            self._attempt.arrived(piece.text, len(piece.bodies), self._clock.monotonic())
+            # A chunk that only says how the answer ended is no token; another one without text is one.
+            tokens = 0 if piece.finish_reason and not piece.tool_calls else len(piece.bodies)
+            self._attempt.arrived(piece.text, tokens, self._clock.monotonic())
         if piece.malformed_events:
             self._malformed(piece.malformed_events)
         if piece.finish_reason and self._choices == 1:

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: the same target again, another one, or the end. Pure; see docs/failures.md."""
+"""What follows a failed attempt: the same target again, another one, or the end. Pure; see docs/decisions/0008."""
 
 from __future__ import annotations
 

@@ -85,7 +85,14 @@ class Walk:
         verdict = judge(error, tries, turn.step.target.retry, left_s, self._draw, last=last)
         if verdict.course is Course.END:
             return False
-        if verdict.course is Course.SAME and not turn.last_resort and self._admits(turn.step.target.name):
+        # One attempt is kept for each target that had none yet.
+        spare = self._max_attempts - self.attempts > len(self._ahead)
+        if (
+            verdict.course is Course.SAME
+            and spare
+            and not turn.last_resort
+            and self._admits(turn.step.target.name)
+        ):
             tries.waited_s += verdict.wait_s
             told = error.retry_after is not None and verdict.wait_s > 0
             tries.waited_as_told = tries.waited_as_told or told

@@ -29,11 +29,14 @@ def busy_triton(rig: Rig, waiting: int) -> Iterator[None]:
     """From the moment when `waiting` requests stand in the queue; at the end all of it is cancelled."""
     ports = rig.weir.document["ports"]
     settings = TritonSettings(home=rig.weir.home, grpc_port=ports["triton_grpc"])
-    enough = threading.Event()
-    requests = SLOTS + IN_HAND + waiting + SPARE
-    thread = threading.Thread(target=lambda: asyncio.run(_occupy(settings, requests, enough)))
+    # Requests that were cancelled while they waited may still stand in the queue.
+    wait_for("an empty queue at Triton", lambda: _pending(ports["triton_metrics"]) == 0)
+    enough, speaking = threading.Event(), set[int]()
+    occupy = _occupy(settings, SLOTS + IN_HAND + waiting + SPARE, speaking, enough)
+    thread = threading.Thread(target=asyncio.run, args=(occupy,))
     thread.start()
     try:
+        wait_for("answers in every slot", lambda: len(speaking) == SLOTS)
         wait_for("a queue at Triton", lambda: _pending(ports["triton_metrics"]) >= waiting)
         yield
     finally:
@@ -42,9 +45,11 @@ def busy_triton(rig: Rig, waiting: int) -> Iterator[None]:
         assert not thread.is_alive(), "its requests cannot be cancelled"
 
 
-async def _occupy(settings: TritonSettings, requests: int, enough: threading.Event) -> None:
+async def _occupy(
+    settings: TritonSettings, requests: int, speaking: set[int], enough: threading.Event
+) -> None:
     model = Model(settings)
-    tasks = [asyncio.create_task(_insist(model)) for _ in range(requests)]
+    tasks = [asyncio.create_task(_insist(model, number, speaking)) for number in range(requests)]
     await asyncio.to_thread(enough.wait)
     for task in tasks:
         task.cancel()
@@ -52,11 +57,12 @@ async def _occupy(settings: TritonSettings, requests: int, enough: threading.Eve
     await model.close()
 
 
-async def _insist(model: Model) -> None:
+async def _insist(model: Model, number: int, speaking: set[int]) -> None:
     """One request that is answered without end; refused or timed out, it is made again."""
     while True:
-        async for _ in model.stream(QUESTION, max_tokens=ENDLESS):
-            pass
+        async for chunk in model.stream(QUESTION, max_tokens=ENDLESS):
+            if not chunk.error:
+                speaking.add(number)
         await asyncio.sleep(AGAIN_S)
 
 

@@ -50,8 +50,9 @@ def test_retries_then_the_next() -> None:
 
 
 def test_attempts_of_a_request_are_bounded() -> None:
-    """However many targets there are."""
-    assert way(walk(*(target(name) for name in "abcdefgh"), most=6)) == ["a", "a", "b", "b", "c", "c"]
+    """However many targets there are; and no retry takes the attempt of a target that had none yet."""
+    assert way(walk(*(target(name) for name in "abcdefgh"), most=6)) == ["a", "b", "c", "d", "e", "f"]
+    assert way(walk(*(target(name) for name in "abcd"), most=6)) == ["a", "a", "b", "b", "c", "d"]
 
 
 def test_the_requests_own_fault_ends_the_walk() -> None:
