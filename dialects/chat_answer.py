@@ -7,6 +7,7 @@ models, and for the rest of an answer that another target began, they are made h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +38,13 @@ _FINISH: Mapping[int, str] = MappingProxyType({
 })  # fmt: skip
 
 
+class _Identified(msgspec.Struct):
+    id: str = ""
+
+
+_CHUNK_ID = msgspec.json.Decoder(_Identified)
+
+
 class ChatRendering:
     """One chat completion (dialects.rendering.Rendering).
 
@@ -47,14 +55,18 @@ class ChatRendering:
     def __init__(self, *, include_usage: bool) -> None:
         self._usage = UsageAtEnd(wanted=include_usage)
         self._first = True
+        self._begun_with = b""
+        """The first chunk, where it is a provider's."""
+        self._id = ""
 
     def events(self, head: AnswerHead, piece: Piece, bill: Bill | None) -> bytes:
         """The chunks of one piece; `[DONE]` after the finished one."""
-        bodies = passed_on(head, piece, bill) if head.native else self._own(head, piece)
+        bodies = passed_on(head, piece, bill) if head.native else self._own(self._identified(head), piece)
         if self._usage.owed(piece) and bill is not None:
-            bodies.append(_chunk(head, [], usage=usage_object(bill)))
-        if bodies:
+            bodies.append(_chunk(self._identified(head), [], usage=usage_object(bill)))
+        if bodies and self._first:
             self._first = False
+            self._begun_with = piece.bodies[0] if head.native and piece.bodies else b""
         return sse(bodies) + (DONE_EVENT if piece.finished else b"")
 
     def error(self, error: WeirError) -> bytes:
@@ -76,8 +88,18 @@ class ChatRendering:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_name(pieces)}
         return _ENCODER.encode(
-            {**_head(head, "chat.completion"), "choices": [choice], "usage": usage_object(bill)}
+            {
+                **_head(replace(head, id=_own_id(head)), "chat.completion"),
+                "choices": [choice],
+                "usage": usage_object(bill),
+            }
         )
+
+    def _identified(self, head: AnswerHead) -> AnswerHead:
+        """The head with the answer's id. Where a provider began it, that is the provider's, whoever goes on with it."""
+        if not self._id:
+            self._id = (_id_of(self._begun_with) if self._begun_with else "") or _own_id(head)
+        return replace(head, id=self._id)
 
     def _own(self, head: AnswerHead, piece: Piece) -> list[bytes]:
         deltas: list[dict[str, Any]] = []
@@ -90,6 +112,18 @@ class ChatRendering:
         if piece.finished:
             bodies.append(_chunk(head, [_choice({}, finish_name([piece]))]))
         return bodies
+
+
+def _own_id(head: AnswerHead) -> str:
+    return ID_PREFIX + head.id
+
+
+def _id_of(chunk: bytes) -> str:
+    """The id of a provider's chunk; empty where it has none that is a text."""
+    try:
+        return _CHUNK_ID.decode(chunk).id
+    except msgspec.DecodeError:
+        return ""
 
 
 def collected_calls(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
@@ -146,7 +180,7 @@ def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
 
 def _head(head: AnswerHead, kind: str) -> dict[str, Any]:
     return {
-        "id": ID_PREFIX + head.id,
+        "id": head.id,
         "object": kind,
         "created": head.created_s,
         "model": head.model,

@@ -82,6 +82,7 @@ def read(path: Path | None, environment: Mapping[str, str], *, sandbox: bool) ->
         path = Path(DEFAULT_FILE)
     document = {} if path is None else _document(path, environment)
     try:
+        document = _without_embedding(document)
         return _checked(_with_sandbox(document) if sandbox else document, environment)
     except SettingsError as error:
         name = path or "the defaults"
@@ -170,6 +171,15 @@ def _across(config: Config) -> list[str]:
                 f"set WEIR_HOME to a shorter path, or transport to loopback"
             )
     return faults
+
+
+def _without_embedding(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the default targets less the embedding model, where the local Triton shall not serve it."""
+    triton = document.get("triton")
+    if document.get("targets") or not isinstance(triton, dict) or triton.get("embedding") is not False:
+        return document
+    blocks = {name: block for name, block in default_target_blocks().items() if block.get("task") != "embed"}
+    return {**document, "targets": blocks}
 
 
 def _with_sandbox(document: Mapping[str, Any]) -> dict[str, Any]:

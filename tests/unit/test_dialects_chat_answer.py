@@ -157,8 +157,8 @@ def test_usage_that_a_provider_omits_is_made_up_for(told: bool) -> None:  # noqa
     pieces = [Piece(bodies=[b'{"id":"c","choices":[{}]}'], text="h"), *usage, Piece(finished=True)]
     seen = streamed(pieces, include_usage=True, head=CLOUD)
     assert seen[-1] is None
-    (counted,) = [event["usage"] for event in seen[:-1] if "usage" in event]
-    assert counted["completion_tokens"] == 3
+    (counted,) = [event for event in seen[:-1] if "usage" in event]
+    assert (counted["id"], counted["usage"]["completion_tokens"]) == ("c", 3)
     assert not any("usage" in event for event in streamed(pieces[:1] + pieces[-1:], head=CLOUD) if event)
 
 
@@ -166,3 +166,17 @@ def test_whole_answer_without_usage_gets_the_estimate() -> None:
     """What the request cost is told even where the provider counts nothing."""
     body = b'{"id":"c","choices":[{}]}'
     assert whole([Piece(bodies=[body], finished=True)], CLOUD)["usage"] == COUNTED
+
+
+@pytest.mark.parametrize(("begun", "kept"), [("gen-x", "gen-x"), (7, "chatcmpl-" + "ab" * 16)])
+def test_continued_answer_keeps_its_id(begun: Any, kept: str) -> None:
+    """Chunks of a target that goes on with a provider's answer belong to it, and say no role again."""
+    rendering = ChatRendering(include_usage=False)
+    first = Piece(bodies=[json.dumps({"id": begun, "choices": []}).encode()], text="h")
+    rendering.events(CLOUD, first, None)
+    rest = rendering.events(LOCAL, Piece(text="i"), None) + rendering.events(
+        LOCAL, Piece(finished=True), BILL
+    )
+    chunks = [json.loads(line[6:]) for line in rest.decode().split("\n\n") if line.startswith("data: {")]
+    assert {chunk["id"] for chunk in chunks} == {kept}
+    assert chunks[0]["choices"][0]["delta"] == {"content": "i"}

@@ -93,6 +93,20 @@ def test_the_sandbox_becomes_a_provider_and_the_target_cloud(tmp_path: Path, hom
     ]
 
 
+def test_without_the_embedding_model_its_target_goes_too(tmp_path: Path, home: Path) -> None:
+    """A target that nobody serves would be down for ever; one that the file names itself stays."""
+    read = _read(tmp_path, home, "triton: {embedding: false}\n")
+    assert sorted(read.router.targets) == ["local"]
+    sandboxed = _read(tmp_path, home, "triton: {embedding: false}\n", sandbox=True)
+    assert sorted(sandboxed.router.targets) == ["cloud", "local"]
+    named = _read(
+        tmp_path,
+        home,
+        "triton: {embedding: false}\ntargets: {local: {kind: triton}, e: {kind: triton, task: embed}}\n",
+    )
+    assert sorted(named.router.targets) == ["e", "local"]
+
+
 def test_a_socket_path_that_is_too_long_is_a_fault(tmp_path: Path) -> None:
     """With transport uds, the home's path must leave room for the sockets' names."""
     with pytest.raises(SettingsError, match="set WEIR_HOME to a shorter path"):
