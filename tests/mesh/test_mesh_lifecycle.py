@@ -177,9 +177,13 @@ def test_sigkill_of_the_supervisor(separate: Home) -> None:
     """Its parts die with it; the next start adopts the spools, and each attempt that was in flight is aborted once."""
     weir = separate.up()
     key, footprint = weir.key, Footprint.of(weir)
-    with asking(weir.edge, key, LOAD) as crowd:
+    # The endless one is in flight whenever the kill comes.
+    with asking(weir.edge, key, (*LOAD, ENDLESS_STREAM)) as crowd:
         wait_for(
             "answers", lambda: all(crowd.whole_since(0.0, model=one.model, stream=one.stream) for one in LOAD)
+        )
+        wait_for(
+            "the endless one", lambda: any(asked["model"] == ENDLESS for asked in separate.provider.log())
         )
         assert weir.stop(signal.SIGKILL) == -signal.SIGKILL
         killed_s = time.monotonic()
