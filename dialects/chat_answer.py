@@ -20,8 +20,7 @@ from dialects.rendering import (
     passed_on,
     sse,
     weir_object,
-    with_bill,
-    with_provider,
+    whole_passed_on,
 )
 from gen.weir.cloud.v1 import GenerateResponse as Piece
 from gen.weir.type.v1 import FinishReason, ToolCallDelta, Usage
@@ -76,8 +75,7 @@ class ChatRendering:
     def whole(self, head: AnswerHead, pieces: Sequence[Piece], bill: Bill) -> bytes:
         """One `chat.completion`."""
         if head.native:
-            bodies = [body for piece in pieces for body in piece.bodies]
-            return with_provider(with_bill(bodies[-1], bill, usage_object(bill)), head.provider)
+            return whole_passed_on(head, pieces, bill, usage_object(bill))
         calls = collected_calls(pieces)
         message: dict[str, Any] = {
             "role": "assistant",

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dialects.chat_answer import DONE_EVENT, finish_name, usage_object
-from dialects.rendering import AnswerHead, Bill, UsageAtEnd, passed_on, sse, with_bill, with_provider
+from dialects.rendering import AnswerHead, Bill, UsageAtEnd, passed_on, sse, whole_passed_on
 from gen.weir.cloud.v1 import GenerateResponse as Piece
 from meshkit.errors import WeirError, openai_error_json
 
@@ -44,8 +44,7 @@ class CompletionRendering:
     def whole(self, head: AnswerHead, pieces: Sequence[Piece], bill: Bill) -> bytes:
         """One `text_completion`."""
         if head.native:
-            bodies = [body for piece in pieces for body in piece.bodies]
-            return with_provider(with_bill(bodies[-1], bill, usage_object(bill)), head.provider)
+            return whole_passed_on(head, pieces, bill, usage_object(bill))
         text = "".join([piece.text for piece in pieces])
         return _object(head, [_choice(text, finish_name(pieces))], usage=usage_object(bill))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from dialects.embedding_request import MAX_DIMENSIONS
-from dialects.rendering import AnswerHead, Bill, with_bill, with_provider
+from dialects.rendering import AnswerHead, Bill, whole_passed_on
 from gen.weir.cloud.v1 import GenerateResponse as Piece
 from gen.weir.type.v1 import Usage
 from meshkit.errors import InternalFault, UpstreamError, WeirError
@@ -52,8 +52,7 @@ class EmbeddingRendering:
 
     def whole(self, head: AnswerHead, pieces: Sequence[Piece], bill: Bill) -> bytes:
         """The target's own list, also a local one's, with `provider` in front and `weir` in its usage."""
-        bodies = [body for piece in pieces for body in piece.bodies]
-        return with_provider(with_bill(bodies[-1], bill), head.provider)
+        return whole_passed_on(head, pieces, bill)
 
 
 def render(vectors: Sequence[bytes], model: str, usage: Usage, encoding: Literal["float", "base64"]) -> bytes:

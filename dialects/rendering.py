@@ -118,6 +118,14 @@ class UsageAtEnd:
         return self._wanted and piece.finished
 
 
+def whole_passed_on(
+    head: AnswerHead, pieces: Sequence[Piece], bill: Bill, estimated: Mapping[str, Any] | None = None
+) -> bytes:
+    """The one object of a provider's whole answer, with the bill (see with_bill) and `provider` in it."""
+    body = [body for piece in pieces for body in piece.bodies][-1]
+    return with_provider(with_bill(body, bill, estimated), head.provider)
+
+
 def sse(bodies: Sequence[bytes]) -> bytes:
     """JSON objects as unnamed SSE events, in one piece."""
     return b"".join(b"data: " + body + b"\n\n" for body in bodies)

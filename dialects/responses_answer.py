@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from dialects.json_node import Node
-from dialects.rendering import AnswerHead, Bill, weir_object, with_bill, with_provider
+from dialects.rendering import AnswerHead, Bill, weir_object, whole_passed_on, with_bill, with_provider
 from dialects.request import Request
 from dialects.responses_output import Event, Output
 from gen.weir.cloud.v1 import GenerateResponse as Piece
@@ -116,8 +116,7 @@ class ResponsesRendering:
     def whole(self, head: AnswerHead, pieces: Sequence[Piece], bill: Bill) -> bytes:
         """One `response`."""
         if head.native:
-            bodies = [body for piece in pieces for body in piece.bodies]
-            return with_provider(with_bill(bodies[-1], bill), head.provider)
+            return whole_passed_on(head, pieces, bill)
         output = self._output = Output(head.id)
         for piece in pieces:
             self._add(output, piece)

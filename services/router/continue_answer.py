@@ -34,9 +34,9 @@ class Diverged(UpstreamTruncated):
     """The new answer says something else than the one that broke off."""
 
 
-def manners(spec: TargetSpec) -> tuple[Manner, ...]:
-    """How this target can take over, the better way first."""
-    return (Manner.PREFILL, Manner.REPLAY) if spec.capabilities.prefill else (Manner.REPLAY,)
+def best_manner(spec: TargetSpec) -> Manner:
+    """The better way in which this target can take over."""
+    return Manner.PREFILL if spec.capabilities.prefill else Manner.REPLAY
 
 
 class Delivered:
@@ -86,9 +86,7 @@ class Delivered:
         A prefilled answer is a part, and a replayed one the whole; the prompt counts once.
         """
         before = self._legs
-        if before is None:
-            return usage
-        if manner is not Manner.PREFILL:
+        if before is None or manner is not Manner.PREFILL:
             return usage
         return replace(
             usage,

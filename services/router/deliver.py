@@ -33,15 +33,13 @@ class Deliver:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
-    async def deliver(
-        self, request: Request, rendering: Rendering, asking: Asking
-    ) -> AsyncGenerator[Part, None]:
-        """The answer in parts. Errors before the first part are raised; later ones become an error event."""
+    def deliver(self, request: Request, rendering: Rendering, asking: Asking) -> AsyncGenerator[Part, None]:
+        """The answer in parts. Errors before the first part are raised; later ones become an error event.
+
+        Raises at once what Answer.answer raises.
+        """
         arrivals = self._answer.answer(request, asking)
-        parts = _stream(rendering, arrivals) if request.stream else _whole(rendering, arrivals)
-        async with aclosing(parts):
-            async for part in parts:
-                yield part
+        return _stream(rendering, arrivals) if request.stream else _whole(rendering, arrivals)
 
 
 async def _stream(

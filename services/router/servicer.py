@@ -148,27 +148,17 @@ class OpenAIFace(_Face, OpenAIServicer):
         self._use_cases = use_cases
         self._max_body_bytes = max_body_bytes
 
-    async def chat_completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+    def chat_completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Answers a conversation."""
-        async with aclosing(
-            self._answered(self._use_cases.chat_completions.chat_completions, request, context)
-        ) as bodies:
-            async for body in bodies:
-                yield body
+        return self._answered(self._use_cases.chat_completions.chat_completions, request, context)
 
-    async def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+    def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Continues a prompt."""
-        async with aclosing(
-            self._answered(self._use_cases.completions.completions, request, context)
-        ) as bodies:
-            async for body in bodies:
-                yield body
+        return self._answered(self._use_cases.completions.completions, request, context)
 
-    async def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
+    def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Answers in typed items."""
-        async with aclosing(self._answered(self._use_cases.responses.responses, request, context)) as bodies:
-            async for body in bodies:
-                yield body
+        return self._answered(self._use_cases.responses.responses, request, context)
 
     async def embeddings(self, request: HttpBody, context: RpcContext) -> HttpBody:
         """Turns texts into vectors."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from gen.weir.error.v1 import Reason
 from meshkit.errors import NoHealthyTarget, WeirError
-from services.router.continue_answer import Manner, manners
+from services.router.continue_answer import Manner, best_manner
 from services.router.domain.plan import Plan, Step
 from services.router.retry import Course, Tries, judge
 
@@ -110,7 +110,7 @@ class Walk:
         if refused and turn.manner is Manner.PREFILL:
             self._next = Turn(turn.step, Manner.REPLAY)
         elif (following := self._advance()) is not None:
-            self._next = replace(following, manner=manners(following.step.target)[0])
+            self._next = replace(following, manner=best_manner(following.step.target))
 
     def note(self, turn: Turn, error: WeirError) -> None:
         """Notes a failure."""

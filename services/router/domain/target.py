@@ -112,11 +112,6 @@ class TargetSpec:
         """True for a model of our own."""
         return self.target.locality == Locality.LOCAL
 
-    @property
-    def provider_label(self) -> str:
-        """What the answer's top-level `provider` says: `local` or `cloud`."""
-        return "local" if self.is_local else "cloud"
-
     def missing(self, needs: Mapping[str, str], cap: Cap | None = None) -> str | None:
         """The parameter that this target cannot honour, if any.
 
