@@ -100,6 +100,7 @@ class WeirError(Exception):
         param: the request's field at fault, in the caller's own terms.
         retry_after: how long to wait before asking again, where that is known.
         details: more facts as text, for google.rpc.ErrorInfo.metadata; those that do not fit are left out.
+        headers: what an HTTP client gets as headers beside the error: lower-case names, short ASCII values.
 
     What is shown is one line of text each; what is too long is cut.
     """
@@ -113,6 +114,7 @@ class WeirError(Exception):
         param: str | None = None,
         retry_after: timedelta | None = None,
         details: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = shown(message, MAX_MESSAGE_BYTES)
@@ -121,6 +123,7 @@ class WeirError(Exception):
             None if retry_after is None else min(max(retry_after, timedelta()), MAX_RETRY_AFTER)
         )
         self.details = _fitting(details or {})
+        self.headers = dict(headers or {})
 
     @property
     def mapped(self) -> Mapped:

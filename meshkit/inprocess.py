@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from betterproto2 import Message
 
-from gen.rpc import Metadata, Method
+from gen.rpc import Metadata, Method, Peer
 from meshkit.errors import UpstreamTimeout
 from meshkit.ids import request_id
 from meshkit.serving import is_cancellation, noun
@@ -22,7 +22,8 @@ from meshkit.telemetry import Logger
 class InProcessContext:
     """What the servicer may know of a call that crossed no socket (gen.rpc.RpcContext)."""
 
-    def __init__(self, metadata: Metadata, timeout: timedelta | None) -> None:
+    def __init__(self, metadata: Metadata, timeout: timedelta | None, caller: str) -> None:
+        self.peer: Final = Peer(caller, "")
         self._metadata: Final = dict(metadata)
         self._ends_at = None if timeout is None else monotonic() + timeout.total_seconds()
         self.request_id: Final = request_id(self._metadata.get(REQUEST_ID))
@@ -47,11 +48,15 @@ class InProcessTransport:
 
     Messages are handed over, not copied: neither side alters one after it was sent. Errors, deadlines and cancellation
     are those of a channel: an error that the servicer did not mean becomes InternalFault and goes to the log.
+
+    Args:
+        caller: the service that calls, as the servicer may know it.
     """
 
-    def __init__(self, servicer: object, log: Logger) -> None:
+    def __init__(self, servicer: object, log: Logger, caller: str = "router") -> None:
         self._servicer = servicer
         self._log = log
+        self._caller = caller
 
     async def unary_unary(
         self, method: Method, request: Message, *, timeout: timedelta | None, metadata: Metadata
@@ -80,13 +85,13 @@ class InProcessTransport:
     async def _single(
         self, method: Method, argument: Any, timeout: timedelta | None, metadata: Metadata
     ) -> Any:
-        context = InProcessContext(metadata, timeout)
+        context = InProcessContext(metadata, timeout, self._caller)
         return await self._step(method, context, _deadline(timeout), self._call(method, argument, context))
 
     async def _stream(
         self, method: Method, argument: Any, timeout: timedelta | None, metadata: Metadata
     ) -> AsyncGenerator[Any, None]:
-        context = InProcessContext(metadata, timeout)
+        context = InProcessContext(metadata, timeout, self._caller)
         ends_at = _deadline(timeout)
         async with aclosing(self._call(method, argument, context)) as answers:
             while (answer := await self._step(method, context, ends_at, anext(answers, None))) is not None:

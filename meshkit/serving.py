@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import grpc
 
-from gen.rpc import Metadata, Method
+from gen.rpc import Metadata, Method, Peer
 from meshkit.codec import Codec, MalformedMessageError
 from meshkit.errors import Cancelled, InternalFault, InvalidRequest, WeirError
 from meshkit.ids import request_id
@@ -34,6 +34,11 @@ class ServerContext:
         self._context = context
         self._metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
         self.request_id = request_id(self._metadata.get(REQUEST_ID))
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
+        return Peer("", self._context.peer())
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:

@@ -63,6 +63,7 @@ def trailers(error: WeirError, request_id: str) -> Metadata:
     ]
     if error.retry_after is not None:
         pairs.append(("retry-after", str(math.ceil(error.retry_after.total_seconds()))))
+    pairs += error.headers.items()
     return pairs
 
 

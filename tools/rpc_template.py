@@ -55,8 +55,22 @@ class Transport(Protocol):
         """Many requests, many responses."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a call's connection."""
+
+    service: str
+    """The service that its certificate or its sidecar names: `router`, `edge`, ...; empty where nobody vouches."""
+    address: str
+    """As gRPC names it: `ipv4:127.0.0.1:4711`, `unix:`; empty for a call inside the process."""
+
+
 class RpcContext(Protocol):
     """What a servicer may know of the call it answers."""
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
 
     @property
     def request_id(self) -> str:

@@ -14,6 +14,26 @@ from . import (
     AuthenticateResponse,
     CreateKeyRequest,
     CreateKeyResponse,
+    GetKeyRequest,
+    GetKeyResponse,
+    KeepSamplesRequest,
+    KeepSamplesResponse,
+    LeaseRateRequest,
+    LeaseRateResponse,
+    ListAuditRequest,
+    ListAuditResponse,
+    ListKeysRequest,
+    ListKeysResponse,
+    ListSamplesRequest,
+    ListSamplesResponse,
+    ReportRefusalsRequest,
+    ReportRefusalsResponse,
+    RevokeKeyRequest,
+    RevokeKeyResponse,
+    RotateKeyRequest,
+    RotateKeyResponse,
+    SetKeySamplingRequest,
+    SetKeySamplingResponse,
     WatchKeysRequest,
     WatchKeysResponse,
 )
@@ -34,6 +54,30 @@ WATCH_KEYS: Final = Method(
     client_streaming=False,
     server_streaming=True,
 )
+LEASE_RATE: Final = Method(
+    path="/weir.auth.v1.Auth/LeaseRate",
+    name="lease_rate",
+    request=LeaseRateRequest,
+    response=LeaseRateResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+REPORT_REFUSALS: Final = Method(
+    path="/weir.auth.v1.Auth/ReportRefusals",
+    name="report_refusals",
+    request=ReportRefusalsRequest,
+    response=ReportRefusalsResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+KEEP_SAMPLES: Final = Method(
+    path="/weir.auth.v1.Auth/KeepSamples",
+    name="keep_samples",
+    request=KeepSamplesRequest,
+    response=KeepSamplesResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
 CREATE_KEY: Final = Method(
     path="/weir.auth.v1.Auth/CreateKey",
     name="create_key",
@@ -42,10 +86,66 @@ CREATE_KEY: Final = Method(
     client_streaming=False,
     server_streaming=False,
 )
+LIST_KEYS: Final = Method(
+    path="/weir.auth.v1.Auth/ListKeys",
+    name="list_keys",
+    request=ListKeysRequest,
+    response=ListKeysResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+GET_KEY: Final = Method(
+    path="/weir.auth.v1.Auth/GetKey",
+    name="get_key",
+    request=GetKeyRequest,
+    response=GetKeyResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+ROTATE_KEY: Final = Method(
+    path="/weir.auth.v1.Auth/RotateKey",
+    name="rotate_key",
+    request=RotateKeyRequest,
+    response=RotateKeyResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+REVOKE_KEY: Final = Method(
+    path="/weir.auth.v1.Auth/RevokeKey",
+    name="revoke_key",
+    request=RevokeKeyRequest,
+    response=RevokeKeyResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+SET_KEY_SAMPLING: Final = Method(
+    path="/weir.auth.v1.Auth/SetKeySampling",
+    name="set_key_sampling",
+    request=SetKeySamplingRequest,
+    response=SetKeySamplingResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+LIST_AUDIT: Final = Method(
+    path="/weir.auth.v1.Auth/ListAudit",
+    name="list_audit",
+    request=ListAuditRequest,
+    response=ListAuditResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
+LIST_SAMPLES: Final = Method(
+    path="/weir.auth.v1.Auth/ListSamples",
+    name="list_samples",
+    request=ListSamplesRequest,
+    response=ListSamplesResponse,
+    client_streaming=False,
+    server_streaming=False,
+)
 
 
 class AuthClient:
-    """Keeps keys and says who holds them. Never routed at the edge."""
+    """Keeps keys and says who holds them, what they may do, and how fast. Never routed at the edge."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -53,7 +153,7 @@ class AuthClient:
     async def authenticate(
         self, request: AuthenticateRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
     ) -> AuthenticateResponse:
-        """Says whose key this is. Asked by a router for a key that its own key set does not hold."""
+        """Says whose key or token this is. Asked by a router for one that its own key set does not hold."""
         return await self._transport.unary_unary(AUTHENTICATE, request, timeout=timeout, metadata=metadata)
 
     def watch_keys(
@@ -62,31 +162,151 @@ class AuthClient:
         """Sends the whole key set, then numbered changes as they happen, and a heartbeat each second."""
         return self._transport.unary_stream(WATCH_KEYS, request, timeout=timeout, metadata=metadata)
 
+    async def lease_rate(
+        self, request: LeaseRateRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> LeaseRateResponse:
+        """Hands out slices of rate limits, so that a limit holds across routers."""
+        return await self._transport.unary_unary(LEASE_RATE, request, timeout=timeout, metadata=metadata)
+
+    async def report_refusals(
+        self, request: ReportRefusalsRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> ReportRefusalsResponse:
+        """Takes a router's sample of the requests that it refused, for the audit."""
+        return await self._transport.unary_unary(REPORT_REFUSALS, request, timeout=timeout, metadata=metadata)
+
+    async def keep_samples(
+        self, request: KeepSamplesRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> KeepSamplesResponse:
+        """Takes what a router kept of the requests of a key whose sampling is switched on."""
+        return await self._transport.unary_unary(KEEP_SAMPLES, request, timeout=timeout, metadata=metadata)
+
     async def create_key(
         self, request: CreateKeyRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
     ) -> CreateKeyResponse:
-        """Makes a key. The token is shown in this answer and never again."""
+        """Makes a key. The token is shown in this answer and never again. Needs the scope keys:write or admin."""
         return await self._transport.unary_unary(CREATE_KEY, request, timeout=timeout, metadata=metadata)
+
+    async def list_keys(
+        self, request: ListKeysRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> ListKeysResponse:
+        """Lists keys, newest first, without their digests. Needs the scope keys:write or admin."""
+        return await self._transport.unary_unary(LIST_KEYS, request, timeout=timeout, metadata=metadata)
+
+    async def get_key(
+        self, request: GetKeyRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> GetKeyResponse:
+        """Shows one key, without its digests. Needs the scope keys:write or admin."""
+        return await self._transport.unary_unary(GET_KEY, request, timeout=timeout, metadata=metadata)
+
+    async def rotate_key(
+        self, request: RotateKeyRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> RotateKeyResponse:
+        """Gives a key a new secret; the former one is good for as long as is asked. Needs the scope keys:write
+        or admin.
+        """
+        return await self._transport.unary_unary(ROTATE_KEY, request, timeout=timeout, metadata=metadata)
+
+    async def revoke_key(
+        self, request: RevokeKeyRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> RevokeKeyResponse:
+        """Ends a key at once, for ever. Needs the scope keys:write or admin."""
+        return await self._transport.unary_unary(REVOKE_KEY, request, timeout=timeout, metadata=metadata)
+
+    async def set_key_sampling(
+        self, request: SetKeySamplingRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> SetKeySamplingResponse:
+        """Switches sampling of a key's requests on or off. Needs the scope admin."""
+        return await self._transport.unary_unary(
+            SET_KEY_SAMPLING, request, timeout=timeout, metadata=metadata
+        )
+
+    async def list_audit(
+        self, request: ListAuditRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> ListAuditResponse:
+        """Lists the audit, newest first. Needs the scope admin."""
+        return await self._transport.unary_unary(LIST_AUDIT, request, timeout=timeout, metadata=metadata)
+
+    async def list_samples(
+        self, request: ListSamplesRequest, *, timeout: timedelta | None = None, metadata: Metadata = ()
+    ) -> ListSamplesResponse:
+        """Lists what was kept of sampled requests, newest first. Needs the scope admin."""
+        return await self._transport.unary_unary(LIST_SAMPLES, request, timeout=timeout, metadata=metadata)
 
 
 class AuthServicer(ABC):
-    """Keeps keys and says who holds them. Never routed at the edge."""
+    """Keeps keys and says who holds them, what they may do, and how fast. Never routed at the edge."""
 
     SERVICE: ClassVar[str] = "weir.auth.v1.Auth"
     METHODS: ClassVar[tuple[Method, ...]] = (
         AUTHENTICATE,
         WATCH_KEYS,
+        LEASE_RATE,
+        REPORT_REFUSALS,
+        KEEP_SAMPLES,
         CREATE_KEY,
+        LIST_KEYS,
+        GET_KEY,
+        ROTATE_KEY,
+        REVOKE_KEY,
+        SET_KEY_SAMPLING,
+        LIST_AUDIT,
+        LIST_SAMPLES,
     )
 
     @abstractmethod
     async def authenticate(self, request: AuthenticateRequest, context: RpcContext) -> AuthenticateResponse:
-        """Says whose key this is. Asked by a router for a key that its own key set does not hold."""
+        """Says whose key or token this is. Asked by a router for one that its own key set does not hold."""
 
     @abstractmethod
     def watch_keys(self, request: WatchKeysRequest, context: RpcContext) -> AsyncIterator[WatchKeysResponse]:
         """Sends the whole key set, then numbered changes as they happen, and a heartbeat each second."""
 
     @abstractmethod
+    async def lease_rate(self, request: LeaseRateRequest, context: RpcContext) -> LeaseRateResponse:
+        """Hands out slices of rate limits, so that a limit holds across routers."""
+
+    @abstractmethod
+    async def report_refusals(
+        self, request: ReportRefusalsRequest, context: RpcContext
+    ) -> ReportRefusalsResponse:
+        """Takes a router's sample of the requests that it refused, for the audit."""
+
+    @abstractmethod
+    async def keep_samples(self, request: KeepSamplesRequest, context: RpcContext) -> KeepSamplesResponse:
+        """Takes what a router kept of the requests of a key whose sampling is switched on."""
+
+    @abstractmethod
     async def create_key(self, request: CreateKeyRequest, context: RpcContext) -> CreateKeyResponse:
-        """Makes a key. The token is shown in this answer and never again."""
+        """Makes a key. The token is shown in this answer and never again. Needs the scope keys:write or admin."""
+
+    @abstractmethod
+    async def list_keys(self, request: ListKeysRequest, context: RpcContext) -> ListKeysResponse:
+        """Lists keys, newest first, without their digests. Needs the scope keys:write or admin."""
+
+    @abstractmethod
+    async def get_key(self, request: GetKeyRequest, context: RpcContext) -> GetKeyResponse:
+        """Shows one key, without its digests. Needs the scope keys:write or admin."""
+
+    @abstractmethod
+    async def rotate_key(self, request: RotateKeyRequest, context: RpcContext) -> RotateKeyResponse:
+        """Gives a key a new secret; the former one is good for as long as is asked. Needs the scope keys:write
+        or admin.
+        """
+
+    @abstractmethod
+    async def revoke_key(self, request: RevokeKeyRequest, context: RpcContext) -> RevokeKeyResponse:
+        """Ends a key at once, for ever. Needs the scope keys:write or admin."""
+
+    @abstractmethod
+    async def set_key_sampling(
+        self, request: SetKeySamplingRequest, context: RpcContext
+    ) -> SetKeySamplingResponse:
+        """Switches sampling of a key's requests on or off. Needs the scope admin."""
+
+    @abstractmethod
+    async def list_audit(self, request: ListAuditRequest, context: RpcContext) -> ListAuditResponse:
+        """Lists the audit, newest first. Needs the scope admin."""
+
+    @abstractmethod
+    async def list_samples(self, request: ListSamplesRequest, context: RpcContext) -> ListSamplesResponse:
+        """Lists what was kept of sampled requests, newest first. Needs the scope admin."""
