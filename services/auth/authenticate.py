@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gen.weir.auth.v1 import Key
+from gen.weir.auth.v1 import AuthenticateRequest, Key
 from meshkit.errors import KeyExpired, KeyInvalid, KeyRevoked
 from meshkit.tokens import SECRET_SHA256_BYTES, is_key_id, same_digest
 from services.auth.ports import Clock, KeyStore
@@ -17,8 +17,9 @@ class Authenticate:
         self._store = store
         self._now = now
 
-    async def __call__(self, key_id: str, secret_sha256: bytes) -> Key:
+    async def __call__(self, request: AuthenticateRequest) -> Key:
         """The key. Raises KeyInvalid, and only to one who has the secret KeyRevoked or KeyExpired."""
+        key_id, secret_sha256 = request.key_id, request.secret_sha256
         key = await self._store.find(key_id) if is_key_id(key_id) else None
         stored = _NO_DIGEST if key is None else key.secret_sha256
         if not same_digest(stored, secret_sha256) or key is None:

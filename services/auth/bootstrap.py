@@ -8,19 +8,22 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from meshkit.errors import InvalidRequest
 from meshkit.postgres import migrate, open_pool
 from meshkit.serving import Servicer
 from meshkit.settings import POSTGRES_VARIABLE, SettingsError
 from meshkit.telemetry import Logger
 from services.auth.adapters.postgres import SCHEMA, PostgresKeyFeed, PostgresKeyStore, migrations
 from services.auth.authenticate import Authenticate
+from services.auth.authorize import Authorize
 from services.auth.create_key import CreateKey
 from services.auth.follow_store import FollowStore
 from services.auth.live_key_set import LiveKeySet
-from services.auth.servicer import AuthServicer
+from services.auth.servicer import AuthServicer, ForAdmins, ForRouters
 from services.auth.settings import AuthBlock, AuthSettings
 from services.auth.watch_keys import WatchKeys
 
@@ -41,10 +44,26 @@ class AuthService:
         self._follow = FollowStore(self._feed, self._live, block.poll, time.monotonic, log)
         self._exits = AsyncExitStack()
         store = PostgresKeyStore(self._pool, block.store_timeout)
+        authenticate = Authenticate(store, _now)
         self.servicer = AuthServicer(
-            Authenticate(store, _now),
-            WatchKeys(self._live, block.heartbeat),
-            CreateKey(store, _now, secrets.token_bytes),
+            ForRouters(
+                authenticate=authenticate,
+                watch_keys=WatchKeys(self._live, block.heartbeat),
+                lease_rate=_not_yet,
+                report_refusals=_not_yet,
+                keep_samples=_not_yet,
+            ),
+            ForAdmins(
+                create_key=CreateKey(store, _now, secrets.token_bytes),
+                list_keys=_not_yet,
+                get_key=_not_yet,
+                rotate_key=_not_yet,
+                revoke_key=_not_yet,
+                set_key_sampling=_not_yet,
+                list_audit=_not_yet,
+                list_samples=_not_yet,
+            ),
+            Authorize(authenticate),
         )
         _expose(self._live, registry)
 
@@ -84,6 +103,10 @@ def build(settings: AuthSettings, registry: CollectorRegistry, log: Logger) -> A
     if not settings.postgres_dsn:
         raise SettingsError(f"postgres_dsn: needed (or {POSTGRES_VARIABLE} in the environment)")
     return AuthService(settings.postgres_dsn, settings.auth, registry, log)
+
+
+async def _not_yet(*_: object) -> NoReturn:
+    raise InvalidRequest("not served yet")
 
 
 def _now() -> datetime:

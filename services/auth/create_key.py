@@ -10,6 +10,7 @@ from gen.weir.auth.v1 import CreateKeyRequest, CreateKeyResponse, Key
 from gen.weir.type.v1 import Principal
 from meshkit.errors import InvalidRequest
 from meshkit.tokens import mint
+from services.auth.domain.admin import Admin
 from services.auth.ports import Clock, KeyStore, RandomBytes
 
 MAX_NAME_CHARS = 100
@@ -29,7 +30,7 @@ class CreateKey:
         self._now = now
         self._random_bytes = random_bytes
 
-    async def __call__(self, request: CreateKeyRequest) -> CreateKeyResponse:
+    async def __call__(self, request: CreateKeyRequest, admin: Admin) -> CreateKeyResponse:
         """The new key and its token. Raises InvalidRequest naming the field at fault."""
         token = mint(self._random_bytes)
         now = self._now()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 from typing_extensions import override
 
@@ -12,31 +13,120 @@ from gen.weir.auth.v1 import (
     AuthenticateResponse,
     CreateKeyRequest,
     CreateKeyResponse,
+    GetKeyRequest,
+    GetKeyResponse,
+    KeepSamplesRequest,
+    KeepSamplesResponse,
+    Key,
+    LeaseRateRequest,
+    LeaseRateResponse,
+    ListAuditRequest,
+    ListAuditResponse,
+    ListKeysRequest,
+    ListKeysResponse,
+    ListSamplesRequest,
+    ListSamplesResponse,
+    ReportRefusalsRequest,
+    ReportRefusalsResponse,
+    RevokeKeyRequest,
+    RevokeKeyResponse,
+    RotateKeyRequest,
+    RotateKeyResponse,
+    SetKeySamplingRequest,
+    SetKeySamplingResponse,
     WatchKeysRequest,
     WatchKeysResponse,
 )
 from gen.weir.auth.v1.service import AuthServicer as AuthServicerBase
-from services.auth.authenticate import Authenticate
-from services.auth.create_key import CreateKey
-from services.auth.watch_keys import WatchKeys
+from services.auth.authorize import Authorize
+from services.auth.domain.admin import Admin
+
+
+@dataclass(frozen=True, slots=True)
+class ForRouters:
+    """What routers call."""
+
+    authenticate: Callable[[AuthenticateRequest], Awaitable[Key]]
+    watch_keys: Callable[[int], AsyncIterator[WatchKeysResponse]]
+    lease_rate: Callable[[LeaseRateRequest], Awaitable[LeaseRateResponse]]
+    report_refusals: Callable[[ReportRefusalsRequest], Awaitable[ReportRefusalsResponse]]
+    keep_samples: Callable[[KeepSamplesRequest], Awaitable[KeepSamplesResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class ForAdmins:
+    """What needs a key with a scope."""
+
+    create_key: Callable[[CreateKeyRequest, Admin], Awaitable[CreateKeyResponse]]
+    list_keys: Callable[[ListKeysRequest, Admin], Awaitable[ListKeysResponse]]
+    get_key: Callable[[GetKeyRequest, Admin], Awaitable[GetKeyResponse]]
+    rotate_key: Callable[[RotateKeyRequest, Admin], Awaitable[RotateKeyResponse]]
+    revoke_key: Callable[[RevokeKeyRequest, Admin], Awaitable[RevokeKeyResponse]]
+    set_key_sampling: Callable[[SetKeySamplingRequest, Admin], Awaitable[SetKeySamplingResponse]]
+    list_audit: Callable[[ListAuditRequest, Admin], Awaitable[ListAuditResponse]]
+    list_samples: Callable[[ListSamplesRequest, Admin], Awaitable[ListSamplesResponse]]
 
 
 class AuthServicer(AuthServicerBase):
     """Keeps keys and says who holds them."""
 
-    def __init__(self, authenticate: Authenticate, watch_keys: WatchKeys, create_key: CreateKey) -> None:
-        self._authenticate = authenticate
-        self._watch_keys = watch_keys
-        self._create_key = create_key
+    def __init__(self, routers: ForRouters, admins: ForAdmins, authorize: Authorize) -> None:
+        self._routers = routers
+        self._admins = admins
+        self._authorize = authorize
 
     @override
     async def authenticate(self, request: AuthenticateRequest, context: RpcContext) -> AuthenticateResponse:
-        return AuthenticateResponse(key=await self._authenticate(request.key_id, request.secret_sha256))
+        return AuthenticateResponse(key=await self._routers.authenticate(request))
 
     @override
     def watch_keys(self, request: WatchKeysRequest, context: RpcContext) -> AsyncIterator[WatchKeysResponse]:
-        return self._watch_keys(request.after_version)
+        return self._routers.watch_keys(request.after_version)
+
+    @override
+    async def lease_rate(self, request: LeaseRateRequest, context: RpcContext) -> LeaseRateResponse:
+        return await self._routers.lease_rate(request)
+
+    @override
+    async def report_refusals(
+        self, request: ReportRefusalsRequest, context: RpcContext
+    ) -> ReportRefusalsResponse:
+        return await self._routers.report_refusals(request)
+
+    @override
+    async def keep_samples(self, request: KeepSamplesRequest, context: RpcContext) -> KeepSamplesResponse:
+        return await self._routers.keep_samples(request)
 
     @override
     async def create_key(self, request: CreateKeyRequest, context: RpcContext) -> CreateKeyResponse:
-        return await self._create_key(request)
+        return await self._admins.create_key(request, await self._authorize(context))
+
+    @override
+    async def list_keys(self, request: ListKeysRequest, context: RpcContext) -> ListKeysResponse:
+        return await self._admins.list_keys(request, await self._authorize(context))
+
+    @override
+    async def get_key(self, request: GetKeyRequest, context: RpcContext) -> GetKeyResponse:
+        return await self._admins.get_key(request, await self._authorize(context))
+
+    @override
+    async def rotate_key(self, request: RotateKeyRequest, context: RpcContext) -> RotateKeyResponse:
+        return await self._admins.rotate_key(request, await self._authorize(context))
+
+    @override
+    async def revoke_key(self, request: RevokeKeyRequest, context: RpcContext) -> RevokeKeyResponse:
+        return await self._admins.revoke_key(request, await self._authorize(context))
+
+    @override
+    async def set_key_sampling(
+        self, request: SetKeySamplingRequest, context: RpcContext
+    ) -> SetKeySamplingResponse:
+        return await self._admins.set_key_sampling(request, await self._authorize(context))
+
+    @override
+    async def list_audit(self, request: ListAuditRequest, context: RpcContext) -> ListAuditResponse:
+        return await self._admins.list_audit(request, await self._authorize(context))
+
+    @override
+    async def list_samples(self, request: ListSamplesRequest, context: RpcContext) -> ListSamplesResponse:
+        return await self._admins.list_samples(request, await self._authorize(context))
