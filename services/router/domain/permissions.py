@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import Final
 
+from gen.weir.auth.v1 import Limits, Scope
 from gen.weir.type.v1 import Principal
 
 MAX_NAME_CHARS: Final = 256
@@ -41,10 +42,15 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and what they may use."""
+    """Who asks, and what they may do and use."""
 
     principal: Principal
     permissions: Permissions
+    scopes: frozenset[Scope] = frozenset({Scope.CHAT, Scope.EMBED})
+    limits: Limits | None = None
+    """The key's own; None where it has none."""
+    sampling: float = 0.0
+    """The share of its requests that is kept, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
