@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 
-from gen.weir.auth.v1 import Key
-from meshkit.errors import KeyExpired, KeyInvalid, KeyRevoked, WeirError
+from gen.weir.auth.v1 import AuthenticateRequest, Key, Scope
+from meshkit.bearer import looks_like_jwt
+from meshkit.errors import Forbidden, KeyExpired, KeyInvalid, KeyRevoked, UpstreamError
+from meshkit.scopes import need, scopes_of
 from meshkit.tokens import Token, from_authorization, same_digest
+from services.router.ask_auth import AskAuth
+from services.router.domain.networks import Networks
 from services.router.domain.permissions import Caller, Permissions
 from services.router.ports import Clock, KeyDirectory
 
@@ -17,57 +23,81 @@ class Authenticate:
 
     Args:
         keys: the copy of the key set.
+        ask: asks Auth about what the copy lacks.
         max_stale: how long known keys are honoured without a sign of life from Auth.
-        refused_for: how long a refusal by Auth is remembered, so that a bad key costs Auth one call.
-        refused_keys: how many refusals are remembered at most.
+        unknown_fresh: how long unknown ones are.
         callers: of how many keys at most it is remembered what they may use, as compiled from their patterns.
     """
 
     def __init__(
         self,
         keys: KeyDirectory,
+        ask: AskAuth,
         clock: Clock,
         max_stale: timedelta,
-        refused_for: timedelta,
-        refused_keys: int,
+        unknown_fresh: timedelta,
         callers: int = 10_000,
     ) -> None:
         self._keys = keys
+        self._ask = ask
         self._clock = clock
         self._max_stale = max_stale
-        self._refused_for_s = refused_for.total_seconds()
-        self._refused_keys = refused_keys
+        self._unknown_fresh = unknown_fresh
         self._most_callers = callers
         self._callers: OrderedDict[str, tuple[Key, Caller]] = OrderedDict()
-        self._refused: OrderedDict[tuple[str, bytes], tuple[float, type[WeirError], str]] = OrderedDict()
 
-    async def authenticate(self, authorization: str | bytes | None) -> Caller:
-        """The caller that an Authorization header names. Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked.
+    async def authenticate(
+        self, authorization: str | bytes | None, address: Callable[[], str], *any_of: Scope
+    ) -> Caller:
+        """The caller that an Authorization header names.
 
-        Raises UpstreamError where the key is unknown and Auth cannot be asked.
+        Args:
+            authorization: the header's value.
+            address: the client's address; asked for only where the key is bound to networks.
+            any_of: the scopes of which the caller needs one.
+
+        Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, and Forbidden where scope or network do not fit;
+        RateLimited and UpstreamError where the key is unknown and Auth cannot be asked now.
         """
+        jwt = _jwt_of(authorization)
+        key = await self._of_jwt(jwt) if jwt else await self._of_key(authorization)
+        self._check_time(key)
+        caller = self._caller(key)
+        need(caller.scopes, *any_of)
+        if caller.networks is not None and not caller.networks.have(address()):
+            raise Forbidden("the key may not be used from this network")
+        return caller
+
+    async def _of_key(self, authorization: str | bytes | None) -> Key:
         token = from_authorization(authorization)
         key = self._keys.find(token.key_id)
-        if key is None or self._keys.age() > self._max_stale:
-            key = await self._ask(token)
-        elif not same_digest(key.secret_sha256, token.secret_sha256):
-            raise KeyInvalid("the key is not known")
-        self._check_time(key)
-        return self._caller(key)
+        digest = token.secret_sha256
+        if key is None:
+            self._check_fresh(self._unknown_fresh)
+            request = AuthenticateRequest(key_id=token.key_id, secret_sha256=digest)
+            return await self._ask((token.key_id, digest), request)
+        self._check_fresh(self._max_stale)
+        self._check_secret(key, token, digest)
+        return key
 
-    async def _ask(self, token: Token) -> Key:
-        asked = (token.key_id, token.secret_sha256)
-        remembered = self._refused.get(asked)
-        if remembered is not None and remembered[0] > self._clock.monotonic():
-            _, kind, message = remembered
-            raise kind(message)  # a new one: an exception raised again and again keeps all its tracebacks
-        try:
-            return await self._keys.ask(*asked)
-        except (KeyInvalid, KeyExpired, KeyRevoked) as error:
-            self._refused[asked] = (self._clock.monotonic() + self._refused_for_s, type(error), error.message)
-            while len(self._refused) > self._refused_keys:
-                self._refused.popitem(last=False)
-            raise
+    async def _of_jwt(self, jwt: str) -> Key:
+        self._check_fresh(self._unknown_fresh)
+        return await self._ask(("", sha256(jwt.encode("ascii")).digest()), AuthenticateRequest(jwt=jwt))
+
+    def _check_secret(self, key: Key, token: Token, digest: bytes) -> None:
+        if same_digest(key.secret_sha256, digest):
+            return
+        until = key.previous_until
+        former = until is not None and until > self._clock.now()
+        if not (former and same_digest(key.previous_sha256, digest)):
+            raise KeyInvalid("the key is not known", details={"key_id": token.key_id})
+
+    def _check_fresh(self, at_most: timedelta) -> None:
+        age = self._keys.age()
+        if age > at_most:
+            raise UpstreamError(
+                f"the key cannot be checked now: auth has given no sign of life for {age.total_seconds():.0f} s"
+            )
 
     def _caller(self, key: Key) -> Caller:
         """Of a key that was recognised. What is remembered of it is good for as long as the key does not change."""
@@ -88,7 +118,23 @@ class Authenticate:
             raise KeyExpired("the key has expired")
 
 
+def _jwt_of(authorization: str | bytes | None) -> str:
+    """The JWT in an Authorization header; empty where it holds something else."""
+    if not isinstance(authorization, str):
+        return ""
+    scheme, _, text = authorization.strip().partition(" ")
+    text = text.strip()
+    return text if scheme.lower() == "bearer" and looks_like_jwt(text) else ""
+
+
 def _caller_of(key: Key) -> Caller:
     if key.principal is None:
         raise KeyInvalid("the key is not known")
-    return Caller(key.principal, Permissions(key.models, key.targets))
+    return Caller(
+        key.principal,
+        Permissions(key.models, key.targets),
+        scopes_of(key.scopes),
+        key.limits,
+        key.sampling,
+        Networks(key.networks) if key.networks else None,
+    )

@@ -32,11 +32,13 @@ from services.router.adapters.key_set import KeySet
 from services.router.adapters.triton import TritonTarget
 from services.router.adapters.triton_embed import TritonEmbedTarget
 from services.router.answer import Answer
+from services.router.ask_auth import AskAuth
 from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
 from services.router.clock import SystemClock
 from services.router.completions import Completions
 from services.router.deliver import Deliver
+from services.router.door import Door
 from services.router.embed import Embed
 from services.router.embeddings import Embeddings
 from services.router.generate import Generate
@@ -45,6 +47,7 @@ from services.router.list_models import ListModels
 from services.router.metrics import RouterMetrics
 from services.router.model_cards import ModelCards
 from services.router.ports import Target
+from services.router.refusals import Refusals
 from services.router.responses import Responses
 from services.router.run_plan import RunPlan, Surroundings
 from services.router.servicer import OpenAIFace, OpenAIUseCases, TypedRouter
@@ -73,10 +76,10 @@ class Neighbours:
 
 
 def neighbours_over_channels(settings: RouterSettings, exits: AsyncExitStack) -> Neighbours:
-    """A channel to each neighbour; `exits` closes them."""
+    """A channel to each neighbour; `exits` closes them. Raises meshkit.certificates.CertificateUnusable."""
 
     def transport(service: Any) -> ChannelTransport:
-        channel = open_channel(settings.address(service))
+        channel = open_channel(settings.address(service), settings.towards(service, "router"))
         exits.push_async_callback(channel.close)
         return ChannelTransport(channel, mesh_codec())
 
@@ -114,6 +117,7 @@ class RouterService:
             time.monotonic,
             log,
         )
+        self._refusals = Refusals(self._keys.report_refusals, self._clock, block.identity, log)
         self._cloud = CloudAdapterClient(neighbours.cloud_adapter)
         self._targets = self._make_targets(settings)
         self.servicers: Sequence[Servicer] = self._make_servicers(settings, RouterMetrics(registry))
@@ -125,7 +129,8 @@ class RouterService:
                 exits.push_async_callback(channel.close)
             await self._attempts.start()
             exits.push_async_callback(self._attempts.stop, timedelta(seconds=self._block.feed_stop_s))
-            for watch in (self._keys, *self._probes):
+            watches: list[_Watch] = [self._keys, self._refusals, *self._probes]
+            for watch in watches:
                 exits.push_async_callback(_cancel, asyncio.create_task(self._kept_up(watch)))
             try:
                 async with asyncio.timeout(self._block.keyset_load_s):
@@ -196,19 +201,12 @@ class RouterService:
         )
         answer = Answer(models, settings.default_model, states, runner, random.random)
         deliver = Deliver(answer)
-        authenticate = Authenticate(
-            self._keys,
-            self._clock,
-            timedelta(seconds=self._block.keyset_max_stale_s),
-            timedelta(seconds=self._block.refused_for_s),
-            self._block.refused_keys,
-            self._block.remembered_callers,
-        )
+        door = self._make_door()
         cards = ModelCards(models, states, prices, self._clock, int(time.time()))
         return (
-            TypedRouter(authenticate, self._clock, Generate(answer), Embed(answer), ListModels(cards)),
+            TypedRouter(door, self._clock, Generate(answer), Embed(answer), ListModels(cards)),
             OpenAIFace(
-                authenticate,
+                door,
                 self._clock,
                 OpenAIUseCases(
                     ChatCompletions(deliver),
@@ -221,6 +219,21 @@ class RouterService:
                 self._block.max_body_bytes,
             ),
         )
+
+    def _make_door(self) -> Door:
+        block, identity = self._block, self._block.identity
+        ask = AskAuth(
+            self._keys.ask, self._clock, identity, timedelta(seconds=block.refused_for_s), block.refused_keys
+        )
+        authenticate = Authenticate(
+            self._keys,
+            ask,
+            self._clock,
+            timedelta(seconds=block.keyset_max_stale_s),
+            timedelta(seconds=identity.unknown_fresh_s),
+            block.remembered_callers,
+        )
+        return Door(authenticate, self._refusals)
 
 
 def build(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from dialects.request import Request
-from gen.weir.auth.v1 import Key
+from gen.weir.auth.v1 import AuthenticateRequest, Key
 from gen.weir.cloud.v1 import GenerateResponse
 from gen.weir.ledger.v1 import Entry
 from gen.weir.type.v1 import Target as TargetValue
@@ -52,8 +52,8 @@ class KeyDirectory(Protocol):
     def age(self) -> timedelta:
         """How long ago Auth last gave a sign of life."""
 
-    async def ask(self, key_id: str, secret_sha256: bytes) -> Key:
-        """Asks Auth about a key that the copy does not hold. Raises KeyInvalid and its kin."""
+    async def ask(self, request: AuthenticateRequest) -> Key:
+        """Asks Auth about a key that the copy does not hold, or a JWT. Raises KeyInvalid and its kin."""
 
 
 class AttemptLog(Protocol):

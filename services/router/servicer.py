@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from dialects.rendering import JSON_TYPE
 from gen.google.api import HttpBody
 from gen.rpc import Metadata, RpcContext
+from gen.weir.auth.v1 import Scope
 from gen.weir.openai.v1 import GetModelRequest
 from gen.weir.openai.v1 import ListModelsRequest as OpenAIListModelsRequest
 from gen.weir.openai.v1.service import OpenAIServicer
@@ -24,11 +26,11 @@ from gen.weir.router.v1.service import RouterServicer
 from gen.weir.type.v1 import Target
 from meshkit.errors import BodyTooLarge
 from services.router.answer import Asking
-from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
 from services.router.completions import Completions
 from services.router.deliver import Part
 from services.router.domain.permissions import Caller
+from services.router.door import Door
 from services.router.embed import Embed
 from services.router.embeddings import Embeddings
 from services.router.generate import Generate
@@ -38,22 +40,21 @@ from services.router.ports import Clock
 from services.router.responses import Responses
 from services.router.wishes import read_wishes
 
-AUTHORIZATION = "authorization"
 _MS_PER_S = 1_000
+_ROUTER: Final = {method.name: method.path for method in RouterServicer.METHODS}
+_OPENAI: Final = {method.name: method.path for method in OpenAIServicer.METHODS}
+_ASKING: Final = (Scope.CHAT, Scope.EMBED)
+"""Whoever may ask for something may see what there is."""
 
 
 class _Face:
     """What both faces have in common: who asks, and what an answer's headers say."""
 
-    def __init__(self, authenticate: Authenticate, clock: Clock) -> None:
-        self._authenticate = authenticate
+    def __init__(self, door: Door, clock: Clock) -> None:
+        self._door = door
         self._clock = clock
 
-    async def _caller(self, context: RpcContext) -> Caller:
-        return await self._authenticate.authenticate(context.metadata.get(AUTHORIZATION))
-
-    async def _asking(self, context: RpcContext) -> Asking:
-        caller = await self._caller(context)
+    def _asking(self, caller: Caller, context: RpcContext) -> Asking:
         wishes = read_wishes(context.metadata, context.time_remaining())
         return Asking(caller, context.request_id, wishes)
 
@@ -79,13 +80,13 @@ class TypedRouter(_Face, RouterServicer):
 
     def __init__(
         self,
-        authenticate: Authenticate,
+        door: Door,
         clock: Clock,
         generate: Generate,
         embed: Embed,
         list_models: ListModels,
     ) -> None:
-        super().__init__(authenticate, clock)
+        super().__init__(door, clock)
         self._generate = generate
         self._embed = embed
         self._list_models = list_models
@@ -95,21 +96,25 @@ class TypedRouter(_Face, RouterServicer):
     ) -> AsyncIterator[GenerateResponse]:
         """Answers a conversation."""
         begun_s = self._clock.monotonic()
-        answer = self._generate.generate(request, await self._asking(context))
-        async with aclosing(answer) as events:
-            async for event in events:
-                if (started := event.started) is not None and started.target is not None:
-                    await context.send_initial_metadata(
-                        self._headers(
-                            context, started.target, started.route_reason, started.attempts, begun_s
-                        )
-                    )
-                yield event
+        async with self._door.opened(context, _ROUTER["generate"], Scope.CHAT) as caller:
+            answer = self._generate.generate(request, self._asking(caller, context))
+            async with aclosing(answer) as events:
+                async for event in events:
+                    await self._send_headers(event, context, begun_s)
+                    yield event
+
+    async def _send_headers(self, event: GenerateResponse, context: RpcContext, begun_s: float) -> None:
+        started = event.started
+        if started is not None and started.target is not None:
+            await context.send_initial_metadata(
+                self._headers(context, started.target, started.route_reason, started.attempts, begun_s)
+            )
 
     async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
         """Turns texts into vectors."""
         begun_s = self._clock.monotonic()
-        answer = await self._embed.embed(request, await self._asking(context))
+        async with self._door.opened(context, _ROUTER["embed"], Scope.EMBED) as caller:
+            answer = await self._embed.embed(request, self._asking(caller, context))
         if answer.target is not None:
             await context.send_initial_metadata(
                 self._headers(context, answer.target, answer.route_reason, answer.attempts, begun_s)
@@ -118,8 +123,8 @@ class TypedRouter(_Face, RouterServicer):
 
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> ListModelsResponse:
         """Lists the models that can be used now."""
-        caller = await self._caller(context)
-        return ListModelsResponse(models=self._list_models.models(caller.permissions))
+        async with self._door.opened(context, _ROUTER["list_models"], *_ASKING) as caller:
+            return ListModelsResponse(models=self._list_models.models(caller.permissions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,67 +146,69 @@ class OpenAIFace(_Face, OpenAIServicer):
         max_body_bytes: larger requests are refused.
     """
 
-    def __init__(
-        self, authenticate: Authenticate, clock: Clock, use_cases: OpenAIUseCases, max_body_bytes: int
-    ) -> None:
-        super().__init__(authenticate, clock)
+    def __init__(self, door: Door, clock: Clock, use_cases: OpenAIUseCases, max_body_bytes: int) -> None:
+        super().__init__(door, clock)
         self._use_cases = use_cases
         self._max_body_bytes = max_body_bytes
 
     def chat_completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Answers a conversation."""
-        return self._answered(self._use_cases.chat_completions.chat_completions, request, context)
+        return self._answered(
+            "chat_completions", self._use_cases.chat_completions.chat_completions, request, context
+        )
 
     def completions(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Continues a prompt."""
-        return self._answered(self._use_cases.completions.completions, request, context)
+        return self._answered("completions", self._use_cases.completions.completions, request, context)
 
     def responses(self, request: HttpBody, context: RpcContext) -> AsyncIterator[HttpBody]:
         """Answers in typed items."""
-        return self._answered(self._use_cases.responses.responses, request, context)
+        return self._answered("responses", self._use_cases.responses.responses, request, context)
 
     async def embeddings(self, request: HttpBody, context: RpcContext) -> HttpBody:
         """Turns texts into vectors."""
         begun_s = self._clock.monotonic()
-        asking = await self._sized(request, context)
-        return await self._sent(
-            await self._use_cases.embeddings.embeddings(request.data, asking), context, begun_s
-        )
+        async with self._door.opened(context, _OPENAI["embeddings"], Scope.EMBED) as caller:
+            self._check_size(request)
+            asking = self._asking(caller, context)
+            part = await self._use_cases.embeddings.embeddings(request.data, asking)
+        return await self._sent(part, context, begun_s)
 
     async def list_models(self, request: OpenAIListModelsRequest, context: RpcContext) -> HttpBody:
         """Lists the models that can be used now."""
         begun_s = self._clock.monotonic()
-        caller = await self._caller(context)
-        data = self._use_cases.list_models.openai_json(caller.permissions)
+        async with self._door.opened(context, _OPENAI["list_models"], *_ASKING) as caller:
+            data = self._use_cases.list_models.openai_json(caller.permissions)
         await context.send_initial_metadata(self._labels(context, begun_s))
         return HttpBody(content_type=JSON_TYPE, data=data)
 
     async def get_model(self, request: GetModelRequest, context: RpcContext) -> HttpBody:
         """Shows one model."""
         begun_s = self._clock.monotonic()
-        caller = await self._caller(context)
-        data = self._use_cases.get_model.openai_json(request.model, caller.permissions)
+        async with self._door.opened(context, _OPENAI["get_model"], *_ASKING) as caller:
+            data = self._use_cases.get_model.openai_json(request.model, caller.permissions)
         await context.send_initial_metadata(self._labels(context, begun_s))
         return HttpBody(content_type=JSON_TYPE, data=data)
 
-    async def _sized(self, request: HttpBody, context: RpcContext) -> Asking:
-        """Who asks. Raises BodyTooLarge."""
-        asking = await self._asking(context)
+    def _check_size(self, request: HttpBody) -> None:
+        """Raises BodyTooLarge."""
         if len(request.data) > self._max_body_bytes:
             raise BodyTooLarge(f"the body is over {self._max_body_bytes} bytes")
-        return asking
 
     async def _answered(
         self,
+        method: str,
         answer: Callable[[bytes, Asking], AsyncGenerator[Part, None]],
         request: HttpBody,
         context: RpcContext,
     ) -> AsyncGenerator[HttpBody, None]:
         begun_s = self._clock.monotonic()
-        asking = await self._sized(request, context)
-        async with aclosing(answer(request.data, asking)) as parts:
-            async for part in parts:
-                yield await self._sent(part, context, begun_s)
+        async with self._door.opened(context, _OPENAI[method], Scope.CHAT) as caller:
+            asking = self._asking(caller, context)
+            self._check_size(request)
+            async with aclosing(answer(request.data, asking)) as parts:
+                async for part in parts:
+                    yield await self._sent(part, context, begun_s)
 
     async def _sent(self, part: Part, context: RpcContext, begun_s: float) -> HttpBody:
         """A part as a message; the first one sends the headers before it."""

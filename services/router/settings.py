@@ -10,6 +10,7 @@ from gen.weir.router.v1 import Task
 from meshkit.settings import MeshSettings, Strict
 from pricing.settings import LedgerPrices
 from services.router.domain.target import ModelSpec
+from services.router.identity_settings import IdentitySettings
 from services.router.spool_settings import FeedSettings, SpoolSettings
 from services.router.target_settings import (
     CloudTargetSettings,
@@ -44,6 +45,7 @@ class RouterBlock(Strict):
     """How long a refusal by Auth is remembered."""
     refused_keys: Annotated[int, Field(ge=0)] = 10_000
     """How many refusals are remembered."""
+    identity: IdentitySettings = IdentitySettings()
     remembered_callers: Annotated[int, Field(ge=1)] = 10_000
     """How many keys' permissions are kept ready for use."""
     probe_s: Seconds = 1.0

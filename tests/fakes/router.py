@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from dialects.request import Request
-from gen.weir.auth.v1 import Key
+from gen.weir.auth.v1 import AuditEvent, AuthenticateRequest, Key
 from gen.weir.ledger.v1 import Entry
 from gen.weir.type.v1 import Locality
 from gen.weir.type.v1 import Target as TargetValue
@@ -19,20 +19,24 @@ from meshkit.ids import uuid7
 from meshkit.telemetry import Logger
 from pricing.price_list import PriceList
 from services.router.answer import Answer
+from services.router.ask_auth import AskAuth
 from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
 from services.router.clock import SystemClock
 from services.router.completions import Completions
 from services.router.deliver import Deliver
 from services.router.domain.target import ANYTHING, Capabilities, Limits, ModelSpec, RetryRule, TargetSpec
+from services.router.door import Door
 from services.router.embed import Embed
 from services.router.embeddings import Embeddings
 from services.router.generate import Generate
 from services.router.get_model import GetModel
+from services.router.identity_settings import IdentitySettings
 from services.router.list_models import ListModels
 from services.router.metrics import RouterMetrics
 from services.router.model_cards import ModelCards
 from services.router.ports import Clock, Piece
+from services.router.refusals import Refusals
 from services.router.responses import Responses
 from services.router.run_plan import RunPlan, Surroundings
 from services.router.servicer import OpenAIFace, OpenAIUseCases, TypedRouter
@@ -189,7 +193,11 @@ def faces(
     answer = Answer(models, default_model, around.states, RunPlan(around), around.draw)
     deliver = Deliver(answer)
     minute = timedelta(minutes=1)
-    authenticate = Authenticate(keys, around.clock, minute, minute, 10)
+    identity = IdentitySettings(flood_delay_s=0)
+    ask = AskAuth(keys.ask, around.clock, identity, minute, 10)
+    authenticate = Authenticate(keys, ask, around.clock, minute, minute)
+    refusals = Refusals(unreported, around.clock, identity, around.logger)
+    door = Door(authenticate, refusals)
     cards = ModelCards(models, around.states, around.prices, around.clock, 1_700_000_000)
     use_cases = OpenAIUseCases(
         ChatCompletions(deliver),
@@ -200,9 +208,13 @@ def faces(
         GetModel(cards),
     )
     return (
-        TypedRouter(authenticate, around.clock, Generate(answer), Embed(answer), ListModels(cards)),
-        OpenAIFace(authenticate, around.clock, use_cases, max_body_bytes),
+        TypedRouter(door, around.clock, Generate(answer), Embed(answer), ListModels(cards)),
+        OpenAIFace(door, around.clock, use_cases, max_body_bytes),
     )
+
+
+async def unreported(_: Sequence[AuditEvent]) -> None:
+    """An audit that nobody reads."""
 
 
 class FakeKeys:
@@ -220,9 +232,9 @@ class FakeKeys:
     def age(self) -> timedelta:
         return self.silent_for
 
-    async def ask(self, key_id: str, secret_sha256: bytes) -> Key:
-        self.asked.append(key_id)
-        key = self.at_auth.get(key_id)
-        if key is None or key.secret_sha256 != secret_sha256:
+    async def ask(self, request: AuthenticateRequest) -> Key:
+        self.asked.append(request.key_id or request.jwt)
+        key = self.at_auth.get(request.key_id or request.jwt)
+        if key is None or key.secret_sha256 != request.secret_sha256:
             raise KeyInvalid("the key is not known")
         return key

@@ -24,15 +24,13 @@ from gen.rpc import RpcContext, Transport
 from gen.weir.auth.v1 import (
     AuthenticateRequest,
     AuthenticateResponse,
-    CreateKeyRequest,
-    CreateKeyResponse,
     Heartbeat,
     Key,
     KeySnapshot,
     WatchKeysRequest,
     WatchKeysResponse,
 )
-from gen.weir.auth.v1.service import AuthClient, AuthServicer
+from gen.weir.auth.v1.service import AuthClient
 from gen.weir.cloud.v1 import (
     EmbedRequest,
     EmbedResponse,
@@ -56,6 +54,7 @@ from services.router.adapters.key_set import KeySet
 from services.router.domain.target import TargetSpec
 from services.router.ports import Piece
 from tests.fakes.router import spec
+from tests.fakes.unserved_auth import UnservedAuth
 
 Script = Sequence[Any]
 REQUEST = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true}')
@@ -106,7 +105,7 @@ class ScriptedAdapter(CloudAdapterServicer):
 
 
 @dataclass
-class ScriptedAuth(AuthServicer):
+class ScriptedAuth(UnservedAuth):
     """Plays the next script for each watch, the last one again and again; knows the keys it is given."""
 
     scripts: list[Script] = field(default_factory=lambda: [[None]])
@@ -130,9 +129,6 @@ class ScriptedAuth(AuthServicer):
         async with aclosing(play(script)) as steps:  # type: ignore[type-var] # an async generator
             async for step in steps:
                 yield step
-
-    async def create_key(self, request: CreateKeyRequest, context: RpcContext) -> CreateKeyResponse:
-        raise NotImplementedError
 
 
 class Reach(Protocol):
@@ -373,10 +369,10 @@ async def test_unknown_key_is_asked_about(reach: Reach) -> None:
     """Auth's word counts; where it has none the request may be sent again, and no inner text is shown."""
     auth = ScriptedAuth(keys={"a": Key(id="a")})
     keys = Copy(await reach(auth)).keys
-    assert (await keys.ask("a", b"")).id == "a"
+    assert (await keys.ask(AuthenticateRequest(key_id="a"))).id == "a"
     with pytest.raises(KeyInvalid):
-        await keys.ask("b", b"")
+        await keys.ask(AuthenticateRequest(key_id="b"))
     auth.failure = UpstreamError("the key store at 10.0.0.1 does not answer")
     with pytest.raises(UpstreamError) as caught:
-        await keys.ask("a", b"")
+        await keys.ask(AuthenticateRequest(key_id="a"))
     assert caught.value.message == NEW_KEY

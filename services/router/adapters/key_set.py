@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
 import betterproto2
 
-from gen.weir.auth.v1 import AuthenticateRequest, Key, WatchKeysRequest, WatchKeysResponse
+from gen.weir.auth.v1 import (
+    AuditEvent,
+    AuthenticateRequest,
+    Key,
+    ReportRefusalsRequest,
+    WatchKeysRequest,
+    WatchKeysResponse,
+)
 from gen.weir.auth.v1.service import AuthClient
 from meshkit.errors import Cancelled, KeyInvalid, UpstreamError, UpstreamTimeout, WeirError
 from meshkit.telemetry import Logger
@@ -54,9 +61,8 @@ class KeySet:
         """How long ago Auth last gave a sign of life; very long if it never did."""
         return timedelta(seconds=min(self._monotonic() - self._alive_at, 1e9))
 
-    async def ask(self, key_id: str, secret_sha256: bytes) -> Key:
+    async def ask(self, request: AuthenticateRequest) -> Key:
         """Asks Auth. Raises KeyInvalid and its kin; UpstreamError where Auth does not answer."""
-        request = AuthenticateRequest(key_id=key_id, secret_sha256=secret_sha256)
         try:
             answer = await self._client.authenticate(request, timeout=self._ask_limit)
         except (UpstreamError, UpstreamTimeout, Cancelled) as error:
@@ -66,6 +72,11 @@ class KeySet:
         if answer.key is None:
             raise KeyInvalid("the key is not known")
         return answer.key
+
+    async def report_refusals(self, events: Sequence[AuditEvent]) -> None:
+        """Sends rows for the audit. Raises WeirError."""
+        request = ReportRefusalsRequest(events=list(events))
+        await self._client.report_refusals(request, timeout=self._ask_limit)
 
     async def loaded(self) -> None:
         """Returns once a snapshot was taken."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from gen.weir.auth.v1 import Limits, Scope
 from gen.weir.type.v1 import Principal
+from services.router.domain.networks import Networks
 
 MAX_NAME_CHARS: Final = 256
 """Longer names match no pattern: the asker chooses the name, and the work of matching grows with it. Names of models
@@ -51,6 +52,8 @@ class Caller:
     """The key's own; None where it has none."""
     sampling: float = 0.0
     """The share of its requests that is kept, 0 to 1."""
+    networks: Networks | None = None
+    """Where it may be used from; None means everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
