@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry
 
 from meshkit.errors import LedgerUnavailable, UpstreamError
 from meshkit.process import exit_status
+from meshkit.reload import Reload, Reloaded
 from meshkit.server import serve
 from meshkit.settings import load
 from meshkit.telemetry import Logger
 from services.router.bootstrap import build, neighbours_over_channels
-from services.router.settings import RouterSettings
+from services.router.settings import LIVE, RouterSettings
 
 
 def main() -> int:
@@ -30,7 +31,8 @@ async def _serve(worker: int, log: Logger) -> None:
     settings, registry = load(RouterSettings), CollectorRegistry()
     async with AsyncExitStack() as exits:
         service = build(settings, neighbours_over_channels(settings, exits), registry, log)
-        await serve("router", service, settings.listen("router", worker), registry, log)
+        reload = Reload([Reloaded(service, settings, LIVE)], registry, log)
+        await serve("router", service, settings.listen("router", worker), registry, log, reload)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from dialects.request import Endpoint, Request
+from gen.rpc import Metadata
 from gen.weir.router.v1 import Task
+from gen.weir.type.v1 import Usage
 from meshkit.errors import Forbidden, InvalidRequest, ModelNotFound, UnsupportedParameter
 from services.router.domain.attempt import Asked
 from services.router.domain.permissions import Caller
@@ -20,6 +23,20 @@ _SHOWN_CHARS = 100
 _TASK_WORDS = {Task.CHAT: "answers conversations", Task.EMBED: "makes embeddings"}
 
 
+@dataclass(slots=True)
+class Standing:
+    """How a request under way stands with its limits."""
+
+    headers: Metadata = ()
+    """What its client is told of them; known before the first arrival."""
+    used_tokens: int = 0
+    """By its attempts that ended."""
+
+    def ended(self, usage: Usage) -> None:
+        """Notes what an attempt used."""
+        self.used_tokens += usage.input_tokens + usage.output_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """Who asks, and how it shall be routed."""
@@ -27,6 +44,20 @@ class Asking:
     caller: Caller
     request_id: str
     wishes: Wishes
+    standing: Standing = field(default_factory=Standing)
+
+
+class Answers(Protocol):
+    """Turns a request and who asks into pieces of an answer: Answer, or what wraps one."""
+
+    def plan(self, request: Request, asking: Asking) -> Plan:
+        """What will be tried."""
+
+    def run(self, plan: Plan, request: Request, asking: Asking) -> AsyncGenerator[Arrival, None]:
+        """Pieces with the attempt that brought them, of a plan made before."""
+
+    def answer(self, request: Request, asking: Asking) -> AsyncGenerator[Arrival, None]:
+        """Both in one."""
 
 
 class Answer:
@@ -54,6 +85,19 @@ class Answer:
         self._runner = runner
         self._draw = draw
 
+    def take_over(
+        self,
+        models: Mapping[str, ModelSpec],
+        default_model: str,
+        states: Mapping[str, TargetState],
+        runner: RunPlan,
+    ) -> None:
+        """From now on requests are planned and run by these. Nobody awaits anything between `plan` and `run`."""
+        self._models = models
+        self._default_model = default_model
+        self._states = states
+        self._runner = runner
+
     def answer(self, request: Request, asking: Asking) -> AsyncGenerator[Arrival, None]:
         """Pieces with the attempt that brought them, see RunPlan.run.
 
@@ -65,7 +109,12 @@ class Answer:
         """As `answer`, for a plan that was made before."""
         wishes = asking.wishes
         asked = Asked(
-            asking.request_id, asking.caller.principal, plan.model, request.prompt_bytes, wishes.patience
+            asking.request_id,
+            asking.caller.principal,
+            plan.model,
+            request.prompt_bytes,
+            wishes.patience,
+            asking.standing.ended,
         )
         return self._runner.run(plan, asked, request, wishes.on_cut)
 

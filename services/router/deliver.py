@@ -10,7 +10,7 @@ from dialects.rendering import JSON_TYPE, SSE_TYPE, AnswerHead, Rendering
 from dialects.request import Request
 from gen.weir.type.v1 import Locality
 from meshkit.errors import InternalFault, WeirError
-from services.router.answer import Answer, Asking
+from services.router.answer import Answers, Asking
 from services.router.domain.attempt import Attempt
 from services.router.ports import Piece
 from services.router.run_plan import Arrival
@@ -30,7 +30,7 @@ class Part:
 class Deliver:
     """Answers a request and renders what comes."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
 
     def deliver(self, request: Request, rendering: Rendering, asking: Asking) -> AsyncGenerator[Part, None]:

@@ -9,7 +9,7 @@ from dialects.embedding_answer import read_vectors
 from dialects.embedding_request import read_embed
 from gen.weir.router.v1 import Embedding, EmbedRequest, EmbedResponse
 from meshkit.errors import InternalFault
-from services.router.answer import Answer, Asking
+from services.router.answer import Answers, Asking
 from services.router.run_plan import Arrival
 from services.router.wishes import with_options
 
@@ -17,7 +17,7 @@ from services.router.wishes import with_options
 class Embed:
     """Router/Embed."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
 
     async def embed(self, request: EmbedRequest, asking: Asking) -> EmbedResponse:

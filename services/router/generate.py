@@ -10,7 +10,7 @@ from dialects.rendering import Bill
 from dialects.typed_request import read_typed
 from gen.weir.router.v1 import Delta, Finished, GenerateRequest, GenerateResponse, PlanStep, Started
 from gen.weir.type.v1 import FinishReason
-from services.router.answer import Answer, Asking
+from services.router.answer import Answers, Asking
 from services.router.domain.attempt import Attempt
 from services.router.domain.plan import Plan
 from services.router.wishes import with_options
@@ -19,7 +19,7 @@ from services.router.wishes import with_options
 class Generate:
     """Router/Generate."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
 
     async def generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -87,6 +88,12 @@ class RouterMetrics:
         """Shows a target's state at each scrape: whether it answered its probes, whether its breaker is open."""
         self._up.labels(target).set_function(lambda: float(is_up()))
         self._open.labels(target).set_function(lambda: float(is_open()))
+
+    def forget(self, target: str) -> None:
+        """Shows no state of a target that is gone; what was counted stays."""
+        for gauge in (self._up, self._open):
+            with suppress(KeyError):
+                gauge.remove(target)
 
     def failed(self, target: str, reason: str) -> None:
         """Counts an attempt that failed; `reason` is one of the closed set."""

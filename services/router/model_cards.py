@@ -125,6 +125,14 @@ class ModelCards:
         self._clock = clock
         self._since_s = since_s
 
+    def take_over(
+        self, models: Mapping[str, ModelSpec], states: Mapping[str, TargetState], prices: PriceList
+    ) -> None:
+        """From now on these are shown."""
+        self._models = models
+        self._states = states
+        self._prices = prices
+
     def usable(self, permissions: Permissions) -> Iterator[ModelCard]:
         """Those that a key may use and that can be used now."""
         for model in self._models.values():

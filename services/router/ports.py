@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from dialects.request import Request
-from gen.weir.auth.v1 import AuthenticateRequest, Key
+from gen.weir.auth.v1 import AuthenticateRequest, Key, LeaseRateRequest, LeaseRateResponse
 from gen.weir.cloud.v1 import GenerateResponse
 from gen.weir.ledger.v1 import Entry
 from gen.weir.type.v1 import Target as TargetValue
@@ -54,6 +54,13 @@ class KeyDirectory(Protocol):
 
     async def ask(self, request: AuthenticateRequest) -> Key:
         """Asks Auth about a key that the copy does not hold, or a JWT. Raises KeyInvalid and its kin."""
+
+
+class RateAuthority(Protocol):
+    """Who hands out slices of limits, so that they hold across routers."""
+
+    async def lease(self, request: LeaseRateRequest) -> LeaseRateResponse:
+        """Asks once, see weir.auth.v1.Auth/LeaseRate. Raises UpstreamError and its kin where there is no answer."""
 
 
 class AttemptLog(Protocol):

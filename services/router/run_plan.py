@@ -50,7 +50,7 @@ class Arrival(NamedTuple):
     """Begun so far."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Surroundings:
     """What every run needs of its process."""
 
@@ -274,6 +274,8 @@ class _Run:
         entry = attempt.ended(outcome, reason, around.clock.monotonic())
         around.log.end(entry)
         around.metrics.ended(attempt.target.name, entry)
+        if self._asked.ended is not None and entry.usage is not None:
+            self._asked.ended(entry.usage)
         if attempt.first_token_s is not None:
             seen = around.states[turn.step.target.name].first_tokens[self._streams(turn)]
             seen.add(attempt.first_token_s)

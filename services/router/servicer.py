@@ -25,7 +25,7 @@ from gen.weir.router.v1 import (
 from gen.weir.router.v1.service import RouterServicer
 from gen.weir.type.v1 import Target
 from meshkit.errors import BodyTooLarge
-from services.router.answer import Asking
+from services.router.answer import Asking, Standing
 from services.router.chat_completions import ChatCompletions
 from services.router.completions import Completions
 from services.router.deliver import Part
@@ -59,7 +59,13 @@ class _Face:
         return Asking(caller, context.request_id, wishes)
 
     def _headers(
-        self, context: RpcContext, target: Target, reason: str, attempts: int, begun_s: float
+        self,
+        context: RpcContext,
+        target: Target,
+        reason: str,
+        attempts: int,
+        begun_s: float,
+        standing: Standing,
     ) -> Metadata:
         name = f"{target.name} (sandbox)" if target.sandbox else target.name
         return (
@@ -67,6 +73,7 @@ class _Face:
             ("x-weir-target", name),
             ("x-weir-route-reason", reason),
             ("x-weir-attempts", str(attempts)),
+            *standing.headers,
         )
 
     def _labels(self, context: RpcContext, begun_s: float) -> Metadata:
@@ -97,28 +104,33 @@ class TypedRouter(_Face, RouterServicer):
         """Answers a conversation."""
         begun_s = self._clock.monotonic()
         async with self._door.opened(context, _ROUTER["generate"], Scope.CHAT) as caller:
-            answer = self._generate.generate(request, self._asking(caller, context))
-            async with aclosing(answer) as events:
+            asking = self._asking(caller, context)
+            async with aclosing(self._generate.generate(request, asking)) as events:
                 async for event in events:
-                    await self._send_headers(event, context, begun_s)
+                    await self._send_headers(event, context, begun_s, asking.standing)
                     yield event
 
-    async def _send_headers(self, event: GenerateResponse, context: RpcContext, begun_s: float) -> None:
+    async def _send_headers(
+        self, event: GenerateResponse, context: RpcContext, begun_s: float, standing: Standing
+    ) -> None:
         started = event.started
         if started is not None and started.target is not None:
-            await context.send_initial_metadata(
-                self._headers(context, started.target, started.route_reason, started.attempts, begun_s)
+            headers = self._headers(
+                context, started.target, started.route_reason, started.attempts, begun_s, standing
             )
+            await context.send_initial_metadata(headers)
 
     async def embed(self, request: EmbedRequest, context: RpcContext) -> EmbedResponse:
         """Turns texts into vectors."""
         begun_s = self._clock.monotonic()
         async with self._door.opened(context, _ROUTER["embed"], Scope.EMBED) as caller:
-            answer = await self._embed.embed(request, self._asking(caller, context))
+            asking = self._asking(caller, context)
+            answer = await self._embed.embed(request, asking)
         if answer.target is not None:
-            await context.send_initial_metadata(
-                self._headers(context, answer.target, answer.route_reason, answer.attempts, begun_s)
+            headers = self._headers(
+                context, answer.target, answer.route_reason, answer.attempts, begun_s, asking.standing
             )
+            await context.send_initial_metadata(headers)
         return answer
 
     async def list_models(self, request: ListModelsRequest, context: RpcContext) -> ListModelsResponse:
@@ -172,7 +184,7 @@ class OpenAIFace(_Face, OpenAIServicer):
             self._check_size(request)
             asking = self._asking(caller, context)
             part = await self._use_cases.embeddings.embeddings(request.data, asking)
-        return await self._sent(part, context, begun_s)
+        return await self._sent(part, context, begun_s, asking.standing)
 
     async def list_models(self, request: OpenAIListModelsRequest, context: RpcContext) -> HttpBody:
         """Lists the models that can be used now."""
@@ -208,12 +220,11 @@ class OpenAIFace(_Face, OpenAIServicer):
             self._check_size(request)
             async with aclosing(answer(request.data, asking)) as parts:
                 async for part in parts:
-                    yield await self._sent(part, context, begun_s)
+                    yield await self._sent(part, context, begun_s, asking.standing)
 
-    async def _sent(self, part: Part, context: RpcContext, begun_s: float) -> HttpBody:
+    async def _sent(self, part: Part, context: RpcContext, begun_s: float, standing: Standing) -> HttpBody:
         """A part as a message; the first one sends the headers before it."""
         if (attempt := part.attempt) is not None:
-            await context.send_initial_metadata(
-                self._headers(context, attempt.target, attempt.reason, part.attempts, begun_s)
-            )
+            headers = self._headers(context, attempt.target, attempt.reason, part.attempts, begun_s, standing)
+            await context.send_initial_metadata(headers)
         return HttpBody(content_type=part.content_type, data=part.data)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gen.weir.router.v1 import Task
+from meshkit.limit_settings import AuthLimits
 from meshkit.settings import MeshSettings, Strict
 from pricing.settings import LedgerPrices
 from services.router.domain.target import ModelSpec
 from services.router.identity_settings import IdentitySettings
+from services.router.rate_settings import RateSettings
 from services.router.spool_settings import FeedSettings, SpoolSettings
 from services.router.target_settings import (
     CloudTargetSettings,
@@ -19,6 +22,11 @@ from services.router.target_settings import (
     TargetSettings,
     TritonTargetSettings,
 )
+
+LIVE: Final = frozenset({
+    "targets", "models", "default_model", "router.max_attempts", "ledger.prices_file", "auth.limits",
+})  # fmt: skip
+"""What a running router takes over when weir.yaml changes; everything else needs a restart."""
 
 
 class ModelSettings(Strict):
@@ -56,6 +64,7 @@ class RouterBlock(Strict):
     """Larger bodies are refused, also over gRPC; the edge's own limit is the same."""
     feed_stop_s: Seconds = 5.0
     """How long the end waits for the ledger to take what is left; the spool keeps the rest."""
+    rates: RateSettings = RateSettings()
     spool: SpoolSettings = SpoolSettings()
     feed: FeedSettings = FeedSettings()
 
@@ -91,25 +100,30 @@ class RouterSettings(MeshSettings):
     default_model: str = "auto"
     """What an absent `model` means."""
     router: RouterBlock = RouterBlock()
+    auth: AuthLimits = AuthLimits()
     ledger: LedgerPrices = LedgerPrices()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
+        if faults := list(self._name_faults()):
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _name_faults(self) -> Iterator[str]:
         for name, model in self.models.items():
             if len(set(model.plan)) < len(model.plan):
-                raise ValueError(f"models.{name}.plan: names a target twice")
+                yield f"models.{name}.plan: names a target twice"
+            known = ", ".join(self.targets)
             for target in model.plan:
                 if target not in self.targets:
-                    known = ", ".join(self.targets)
-                    raise ValueError(f"models.{name}.plan: no target {target!r} (targets: {known})")
-            if len({self.targets[target].task for target in model.plan}) > 1:
-                raise ValueError(f"models.{name}.plan: targets of different tasks")
+                    yield f"models.{name}.plan: no target {target!r} (targets: {known})"
+            if len({self.targets[target].task for target in model.plan if target in self.targets}) > 1:
+                yield f"models.{name}.plan: targets of different tasks"
         if self.default_model not in (models := self.all_models()):
             known = ", ".join(models) or "none, for there are no targets"
-            raise ValueError(f"default_model: no model {self.default_model!r} (models: {known})")
-        if self.targets[models[self.default_model].plan[0]].task != "chat":
-            raise ValueError(f"default_model: {self.default_model!r} answers no conversations")
-        return self
+            yield f"default_model: no model {self.default_model!r} (models: {known})"
+        elif (first := self.targets.get(models[self.default_model].plan[0])) and first.task != "chat":
+            yield f"default_model: {self.default_model!r} answers no conversations"
 
     def all_models(self) -> dict[str, ModelSettings]:
         """The models of the file, and the default ones it does not name."""

@@ -122,7 +122,8 @@ class ProviderWatch:
 
     def __init__(self, client: CloudAdapterClient, targets: list[CloudTarget], every: timedelta) -> None:
         self._client = client
-        self._targets = targets
+        self.targets = targets
+        """Those that are told; may be replaced."""
         self._every = every
         self._missed = 0
 
@@ -133,7 +134,9 @@ class ProviderWatch:
             await self.probe()
 
     async def probe(self) -> None:
-        """Asks once. A refusal counts at once, silence when it repeats."""
+        """Asks once, if there is anybody to tell. A refusal counts at once, silence when it repeats."""
+        if not self.targets:
+            return
         providers: dict[str, Provider] = {}
         try:
             answer = await self._client.list_providers(ListProvidersRequest(), timeout=self._every)
@@ -145,5 +148,5 @@ class ProviderWatch:
                 return
         except WeirError:
             pass  # an adapter that does not answer has no provider that can be used
-        for target in self._targets:
+        for target in self.targets:
             target.learn(providers.get(target.spec.target.provider))

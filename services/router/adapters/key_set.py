@@ -13,8 +13,10 @@ import betterproto2
 from gen.weir.auth.v1 import (
     AuditEvent,
     AuthenticateRequest,
+    KeepSamplesRequest,
     Key,
     ReportRefusalsRequest,
+    Sample,
     WatchKeysRequest,
     WatchKeysResponse,
 )
@@ -77,6 +79,10 @@ class KeySet:
         """Sends rows for the audit. Raises WeirError."""
         request = ReportRefusalsRequest(events=list(events))
         await self._client.report_refusals(request, timeout=self._ask_limit)
+
+    async def keep_samples(self, samples: Sequence[Sample]) -> None:
+        """Sends samples to be kept. Raises WeirError."""
+        await self._client.keep_samples(KeepSamplesRequest(samples=list(samples)), timeout=self._ask_limit)
 
     async def loaded(self) -> None:
         """Returns once a snapshot was taken."""

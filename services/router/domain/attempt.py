@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,6 +23,8 @@ class Asked:
     prompt_bytes: int
     patience: timedelta | None = None
     """How long the caller waits; None means without limit."""
+    ended: Callable[[Usage], None] | None = None
+    """Is told what each attempt used when it ends."""
 
 
 class Attempt:
