@@ -15,8 +15,7 @@ from services.router.domain.token_bucket import TokenBucket
 from services.router.identity_settings import IdentitySettings
 from services.router.ports import Clock
 
-BAD_KEY = (KeyMissing, KeyInvalid, KeyExpired, KeyRevoked)
-REFUSED = (*BAD_KEY, Forbidden, RateLimited)
+REFUSED = (KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, Forbidden, RateLimited)
 _FLOOD_BURST_S = 2.0
 
 
@@ -67,7 +66,8 @@ class Refusals:
             who: the caller, where the key was recognised.
         """
         self._note(error, action, address, who)
-        if not isinstance(error, BAD_KEY) or self._calm.take(self._clock.monotonic()):
+        unknown = who is None and not isinstance(error, Forbidden)
+        if not unknown or self._calm.take(self._clock.monotonic()):
             return
         if self._held >= self._settings.held_refusals:
             return

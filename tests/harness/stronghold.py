@@ -75,7 +75,7 @@ class Stronghold:
         return self.provider.log()[count:]
 
 
-def document(provider: Provider, jwks: Path, topology: str) -> dict[str, Any]:
+def document(provider: Provider, jwks: Path, topology: str, flood_delay_s: float) -> dict[str, Any]:
     """Of weir.yaml: cloud targets alone, two workers, one issuer."""
     targets: dict[str, Any] = {
         name: {"kind": "cloud", "provider": "fake", "model": "instant"} for name in (MODEL, PRIVATE)
@@ -99,13 +99,12 @@ def document(provider: Provider, jwks: Path, topology: str) -> dict[str, Any]:
         targets=targets,
         default_model=MODEL,
         auth={"issuers": {"work": issuer}},
-        # Tests try more bad keys a second than a person does.
-        router={"identity": {"flood_delay_s": 0.05}},
+        router={"identity": {"flood_delay_s": flood_delay_s}},
     )
 
 
 @contextmanager
-def running_stronghold(topology: str = "separate") -> Iterator[Stronghold]:
+def running_stronghold(topology: str = "separate", *, flood_delay_s: float = 1.0) -> Iterator[Stronghold]:
     """Starts and stops it."""
     home = Path(tempfile.mkdtemp(prefix="weir-security-"))
     home.chmod(0o711)
@@ -114,7 +113,9 @@ def running_stronghold(topology: str = "separate") -> Iterator[Stronghold]:
     jwks.write_bytes(issuer.text())
     with running_provider() as provider:
         weir = RunningWeir(
-            home, document(provider, jwks, topology), environment={"FAKE_API_KEY": PROVIDER_SECRET}
+            home,
+            document(provider, jwks, topology, flood_delay_s),
+            environment={"FAKE_API_KEY": PROVIDER_SECRET},
         )
         weir.start()
         try:

@@ -12,5 +12,6 @@ from tests.harness.stronghold import Stronghold, running_stronghold
 @pytest.fixture(scope="session")
 def stronghold() -> Iterator[Stronghold]:
     """Two router workers behind the edge, separate services, one issuer."""
-    with running_stronghold() as running:
+    # Tests try more bad keys a second than people do.
+    with running_stronghold(flood_delay_s=0.05) as running:
         yield running

@@ -62,6 +62,15 @@ async def test_a_known_caller_is_never_held_back() -> None:
     assert clock.slept == []
 
 
+async def test_an_unknown_key_that_was_not_checked_is_held_back() -> None:
+    """Auth was not asked about it because of the flood: it is part of the flood."""
+    clock = FakeClock()
+    refusals = subject(Audit(), clock, calm_refusals_per_s=1)
+    for _ in range(10):
+        await refusals.refused(RateLimited("not checked"), "/a", "", None)
+    assert clock.slept
+
+
 async def test_no_more_are_held_back_than_memory_allows() -> None:
     """Beyond the limit they are answered at once."""
     gate = asyncio.Event()
