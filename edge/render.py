@@ -14,7 +14,9 @@ import yaml
 from edge.cors import policy, response_additions
 from edge.replies import local_replies
 from edge.routes import request_removals, response_removals, routes
+from edge.services import auth_clusters, authorization_filters, service_clusters
 from edge.settings import EdgeSettings
+from edge.tls import EdgeTls, transport_socket
 
 _NAME = re.compile(r"\$\{(?P<name>[a-z_]+)\}")
 _KIB = 1_024
@@ -23,7 +25,15 @@ _GRPC_FRAMING_BYTES = 64 * _KIB
 """More than what HttpBody and gRPC add to a body."""
 
 
-def render(settings: EdgeSettings, *, port: int, admin_port: int, routers: Sequence[str]) -> str:
+def render(
+    settings: EdgeSettings,
+    *,
+    port: int,
+    admin_port: int,
+    routers: Sequence[str],
+    auth: str | None = None,
+    tls: EdgeTls | None = None,
+) -> str:
     """The bootstrap as JSON, for a file that ends in `.json`.
 
     Args:
@@ -31,11 +41,14 @@ def render(settings: EdgeSettings, *, port: int, admin_port: int, routers: Seque
         port: where clients connect, on `settings.host`.
         admin_port: Envoy's admin interface, on loopback.
         routers: the address of every router worker, `host:port` or `unix:path`.
+        auth: Auth's address in the same form; needed where there are `edge.services`.
+        tls: how the edge and Weir's services prove themselves to each other; None: plain text.
     """
     values = {
         "port": port,
         "admin_port": admin_port,
         "routers": [_endpoint(address) for address in routers],
+        "router_socket": transport_socket(tls, "router"),
         "error_body_lua": _path("edge", "error_body.lua"),
         "descriptor_set": _path("gen", "weir.binpb"),
         "remove_request_headers": request_removals(settings.trusted_hops),
@@ -43,12 +56,25 @@ def render(settings: EdgeSettings, *, port: int, admin_port: int, routers: Seque
         "remove_response_trailers": response_removals(),
         "cors": policy(settings.cors),
         "local_replies": local_replies(settings.max_body_bytes),
-        "routes": routes(settings.connect_retries, _duration(settings.stream_idle_s)),
+        "routes": routes(settings.connect_retries, _duration(settings.stream_idle_s), settings.services),
+        "authorization": authorization_filters(settings.services, _duration(settings.check_s)),
+        "further_clusters": _further_clusters(settings, auth, tls),
         **_limits(settings),
         **_times(settings),
     }
     template = yaml.safe_load(resources.files("edge").joinpath("envoy.yaml").read_text(encoding="utf-8"))
     return json.dumps(_fill(template, values), indent=1)
+
+
+def _further_clusters(settings: EdgeSettings, auth: str | None, tls: EdgeTls | None) -> list[dict[str, Any]]:
+    """What is reached beside the routers: other services, and Auth for their sake."""
+    limit = _duration(settings.connect_s)
+    endpoint = None if auth is None else _endpoint(auth)
+    socket = None if tls is None else tls.socket(tls.auth_server)
+    return [
+        *auth_clusters(settings.services, endpoint, limit, socket),
+        *service_clusters(settings.services, limit),
+    ]
 
 
 def _limits(settings: EdgeSettings) -> dict[str, Any]:
@@ -106,10 +132,17 @@ def _path(package: str, name: str) -> str:
 
 
 def _fill(node: Any, values: Mapping[str, Any]) -> Any:
-    """`node` with every text that is one `${name}` replaced. Raises KeyError for a name without a value."""
+    """`node` with every text that is one `${name}` replaced. Raises KeyError for a name without a value.
+
+    A list that would be an element of a list gives it its elements instead, so that it may be empty.
+    """
     if isinstance(node, dict):
         return {key: _fill(value, values) for key, value in node.items()}
     if isinstance(node, list):
-        return [_fill(value, values) for value in node]
+        return [each for value in node for each in _elements(_fill(value, values))]
     found = _NAME.fullmatch(node) if isinstance(node, str) else None
     return values[found["name"]] if found else node
+
+
+def _elements(filled: Any) -> list[Any]:
+    return filled if isinstance(filled, list) else [filled]

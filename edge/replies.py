@@ -40,6 +40,8 @@ def _reply(reason: Reason, message: str) -> Reply:
 NO_ROUTER = _reply(Reason.NO_HEALTHY_TARGET, "The service is starting or overloaded; try again in a moment.")
 NO_ROUTER_FLAGS = ("UH", "UF", "UO", "URX")
 """No healthy worker, none that could be connected to, too many requests waiting, retries used up."""
+AUTH_FLAGS = ("UAEX",)
+"""Auth did not let a request to another service pass, or could not be asked."""
 RETRY_AFTER_S = 1
 """What a client without a router is told to wait, in seconds: a restarted worker is back by then."""
 
@@ -81,13 +83,25 @@ def local_replies(max_body_bytes: int) -> list[Mapper]:
     """
     too_large = BY_STATUS[413]._replace(message=f"The request's body is larger than {max_body_bytes} bytes.")
     wait = [_header("retry-after", str(RETRY_AFTER_S))]
-    mappers = list(_both({"response_flag_filter": {"flags": list(NO_ROUTER_FLAGS)}}, NO_ROUTER, wait))
+    mappers = list(_both(_flags(NO_ROUTER_FLAGS), NO_ROUTER, wait))
+    not_asked = {"and_filter": {"filters": [_flags(AUTH_FLAGS), _status("EQ", 503)]}}
+    mappers += _both(not_asked, NO_ROUTER, wait)
+    mappers.append(_in_auths_words())
     mappers += [_wrong_method(path, methods) for path, methods in http_methods().items()]
     for status, reply in {**BY_STATUS, 413: too_large}.items():
         mappers += _both(_status("EQ", status), reply)
     mappers += _both(_status("GE", 500), BY_STATUS[500])
     mappers += _both(_status("GE", 400), BY_STATUS[400])
     return mappers
+
+
+def _in_auths_words() -> Mapper:
+    """Auth's refusal as it is: an error object of ours, or for a gRPC client its text alone."""
+    words = {
+        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+        "content_type": "application/json",
+    }
+    return {"filter": _flags(AUTH_FLAGS), "body_format_override": words}
 
 
 def _wrong_method(template: str, methods: Sequence[str]) -> Mapper:
@@ -123,6 +137,10 @@ def _both(condition: Mapper, reply: Reply, headers: list[Mapper] | None = None) 
 def _json(reply: Reply) -> Mapper:
     source = {"inline_string": _escape(reply.body)}
     return {"body_format_override": {"text_format_source": source, "content_type": "application/json"}}
+
+
+def _flags(flags: Sequence[str]) -> Mapper:
+    return {"response_flag_filter": {"flags": list(flags)}}
 
 
 def _header_is(name: str, string_match: Mapper, **how: bool) -> Mapper:

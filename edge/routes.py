@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from edge.methods import HTTP_SERVICE
 from edge.replies import generic_bodies
+from edge.service_settings import GuardedService
+from edge.services import service_routes, unguarded
 from meshkit.status import HTTP_STATUS_TRAILER, OPENAI_ERROR_TRAILER
 
 Route = dict[str, Any]
@@ -26,6 +29,7 @@ IDENTITY_HEADERS = (
     "x-weir-org",
     "x-weir-team",
     "x-weir-key-id",
+    "x-weir-scopes",
     "x-forwarded-client-cert",
     "x-forwarded-host",
     "x-real-ip",
@@ -66,12 +70,17 @@ _NOTHING_THERE: Route = {
 }
 
 
-def routes(connect_retries: int, stream_idle_timeout: str) -> list[Route]:
+def routes(
+    connect_retries: int,
+    stream_idle_timeout: str,
+    services: Mapping[str, GuardedService] = MappingProxyType({}),
+) -> list[Route]:
     """The routes of the edge, the first that matches wins.
 
     Args:
         connect_retries: how many more workers are tried for a request that reached none.
         stream_idle_timeout: when a silent request ends, as a protobuf duration.
+        services: other services behind the gateway, by name.
     """
     to_router = {
         "cluster": "router",
@@ -87,7 +96,9 @@ def routes(connect_retries: int, stream_idle_timeout: str) -> list[Route]:
         },
     }
     passed = [_grpc(service, to_router) for service in GRPC_SERVICES]
-    return [_http(to_router), *passed, _NOTHING_THERE]
+    own = [unguarded(route, services) for route in (_http(to_router), *passed)]
+    guarded = service_routes(services, stream_idle_timeout)
+    return [*own, *guarded, unguarded(_NOTHING_THERE, services)]
 
 
 def request_removals(trusted_hops: int) -> list[dict[str, str]]:

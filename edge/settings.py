@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from edge.service_settings import GuardedService, ServiceName, overlaps
 from meshkit.settings import Strict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -118,5 +119,18 @@ class EdgeSettings(Strict):
     health_check: HealthCheck = HealthCheck()
     outlier_detection: OutlierDetection = OutlierDetection()
     cors: Cors = Cors()
+    services: Annotated[dict[ServiceName, GuardedService], Field(max_length=100)] = Field(
+        default_factory=dict
+    )
+    """Other services behind the gateway, by name: Auth is asked before each request to them."""
+    check_s: Seconds = 1.0
+    """How long Auth may take to say whether a request to such a service may pass, in seconds; then 503."""
     drain_s: Annotated[int, Field(ge=1, le=3_600)] = 1
     """While draining: how long new connections are still served, in seconds; then they are refused."""
+
+    @model_validator(mode="after")
+    def _services_have_paths_of_their_own(self) -> Self:
+        faults = list(overlaps(self.services))
+        if faults:
+            raise ValueError("services: " + "; ".join(faults))
+        return self

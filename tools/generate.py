@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DESCRIPTOR_SET = "weir.binpb"
+FOREIGN = ("envoy/service/auth/v3/external_auth.proto", "google/api/httpbody.proto")
+"""What is served or carried of others' contracts; the rest of proto/third_party/ is only imported."""
 
 
 def protoc(proto: Path, sources: Sequence[str], out: Path, *arguments: str) -> None:
@@ -53,7 +55,7 @@ def generate(out: Path) -> None:
     """Fills `out`, an existing empty folder, from proto/."""
     proto = ROOT / "proto"
     own = sorted(str(path.relative_to(proto)) for path in (proto / "weir").rglob("*.proto"))
-    sources = [*own, "google/api/httpbody.proto"]
+    sources = [*own, *FOREIGN]
     messages(proto, sources, out)
     plugin = ROOT / "tools" / "protoc-gen-weir"
     protoc(proto, sources, out, f"--plugin=protoc-gen-weir={plugin}", "--weir_out={out}")

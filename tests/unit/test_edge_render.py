@@ -28,7 +28,9 @@ METHODS = ("get", "put", "post", "delete", "patch")
 
 def bootstrap(settings: EdgeSettings | None = None) -> dict[str, Any]:
     """The bootstrap, parsed."""
-    text = render(settings or EdgeSettings(), port=8080, admin_port=9901, routers=WORKERS)
+    text = render(
+        settings or EdgeSettings(), port=8080, admin_port=9901, routers=WORKERS, auth="127.0.0.1:50071"
+    )
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -58,11 +60,15 @@ def test_every_value_has_a_place() -> None:
     plain = bootstrap()
     for name, value in changed.items():
         assert bootstrap(EdgeSettings.model_validate({name: value})) != plain, name
+    services = {"docs": {"prefix": "/docs/", "address": "127.0.0.1:9000"}}
+    guarded = bootstrap(EdgeSettings.model_validate({"services": services}))
+    assert guarded != plain
+    assert bootstrap(EdgeSettings.model_validate({"services": services, "check_s": 7.5})) != guarded
     by_command = {"threads": 2, "log_level": "info", "drain_s": 7}
     for name, value in by_command.items():
         other = EdgeSettings.model_validate({name: value})
         assert command(Path("x"), other) != command(Path("x"), EdgeSettings()), name
-    assert {*changed, *by_command} == set(EdgeSettings.model_fields)
+    assert {*changed, *by_command, "services", "check_s"} == set(EdgeSettings.model_fields)
 
 
 @pytest.mark.parametrize("wrong", [{"max_body_bytes": 64 * 1024 * 1024}, {"drain_s": 0}, {"unheard_of": 1}])

@@ -42,7 +42,7 @@ class Http2:
     ) -> None:
         """A chat on a stream of its own; without `whole` the body goes on."""
         fields = {":method": "POST", ":path": CHAT, ":scheme": "http", ":authority": "x", **(headers or {})}
-        self.send(HEADERS, stream, b"".join(map(_literal, fields, fields.values())), END_HEADERS)
+        self.send(HEADERS, stream, b"".join(map(literal, fields, fields.values())), END_HEADERS)
         self.send(DATA, stream, body, END_STREAM if whole else 0)
 
     async def frame(self) -> Frame:
@@ -73,6 +73,6 @@ async def http2(running: Edge) -> AsyncIterator[Http2]:
         writer.close()
 
 
-def _literal(name: str, value: str) -> bytes:
+def literal(name: str, value: str) -> bytes:
     """A header as HPACK writes it in full; for values of up to 126 bytes."""
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()

@@ -103,12 +103,18 @@ def free_ports(count: int) -> list[int]:
 
 @asynccontextmanager
 async def edge(
-    folder: Path, routers: Sequence[str], settings: EdgeSettings = FAST, *, healthy: bool = True
+    folder: Path,
+    routers: Sequence[str],
+    settings: EdgeSettings = FAST,
+    *,
+    healthy: bool = True,
+    auth: str | None = None,
 ) -> AsyncIterator[Edge]:
     """An Envoy before `routers`; with `healthy` it is yielded once it knows one of them as healthy."""
     port, admin_port = free_ports(2)
     config = folder / f"edge-{port}.json"
-    config.write_text(render(settings, port=port, admin_port=admin_port, routers=routers), encoding="utf-8")
+    text = render(settings, port=port, admin_port=admin_port, routers=routers, auth=auth)
+    config.write_text(text, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(*command(config, settings), start_new_session=True)
     try:
         async with aiohttp.ClientSession() as client:

@@ -861,7 +861,7 @@ class RateDemand(betterproto2.Message):
 
     used_total: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
     """
-    All units that this holder ever reported as used, these included; never falls within the holder's life. Units of
+    All units that this holder reported as used since it named the limit, these included; never falls meanwhile. Units of
     METER_CONCURRENT are never used up, so 0.
     """
 
