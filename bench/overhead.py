@@ -1,6 +1,7 @@
 """What Weir adds to a provider's own answer: CPU of all its processes, and time, with keys and ledger on.
 
-    .venv/bin/python -m bench.overhead [--topology separate|compact] [--rounds 5] [--requests 400] [--json FILE]
+    .venv/bin/python -m bench.overhead [--topology separate|compact] [--transport mtls|uds|loopback] [--rounds 5]
+                                       [--requests 400] [--json FILE]
 
 Starts an instant provider and a whole Weir on loopback (no Triton: the plan is the cloud alone), asks both in
 interleaved rounds, and prints a table with the median and the range over the rounds. The provider's and the client's
@@ -100,7 +101,7 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def weir(base_url: str, topology: str, workers: int) -> Iterator[Mesh]:
+def weir(base_url: str, topology: str, workers: int, transport: str) -> Iterator[Mesh]:
     """A whole Weir in a folder of its own, with a cloud target for each kind of request."""
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
         home = Path(folder)
@@ -115,6 +116,7 @@ def weir(base_url: str, topology: str, workers: int) -> Iterator[Mesh]:
         }
         document = {
             "topology": topology,
+            "transport": transport,
             "workers": workers,
             "ports": ports,
             "providers": {"bench": {"base_url": base_url, "sandbox": True}},
@@ -227,7 +229,8 @@ def memory(mesh: Mesh) -> dict[str, float]:
 def report(document: dict[str, Any]) -> None:
     """Prints the tables."""
     machine = document["machine"]
-    print(f"\nWeir, topology {document['topology']}, {document['workers']} worker(s), keys and ledger on")
+    how = f"topology {document['topology']}, transport {document['transport']}"
+    print(f"\nWeir, {how}, {document['workers']} worker(s), keys and ledger on")
     print(
         f"{machine['cores']} cores, {machine['system']}, noise of a fixed loop {machine['noise_percent']:.0f} %"
     )
@@ -261,6 +264,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--topology", choices=("separate", "compact"), default="separate")
+    parser.add_argument("--transport", choices=("mtls", "uds", "loopback"), default="mtls")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -269,7 +273,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     topology: Literal["separate", "compact"] = arguments.topology
-    with running_provider() as provider, weir(provider.base_url, topology, arguments.workers) as mesh:
+    transport: Literal["mtls", "uds", "loopback"] = arguments.transport
+    with (
+        running_provider() as provider,
+        weir(provider.base_url, topology, arguments.workers, transport) as mesh,
+    ):
         idle_percent = mesh.idle_percent()
         cases = [
             compare(mesh, provider.base_url, case, arguments.rounds, int(arguments.requests * case.share))
@@ -277,6 +285,7 @@ def main() -> None:
         ]
         document = {
             "topology": topology,
+            "transport": transport,
             "workers": arguments.workers,
             "ready_s": mesh.ready_s,
             "idle_percent": idle_percent,

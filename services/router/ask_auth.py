@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from gen.weir.auth.v1 import AuthenticateRequest, Key
-from meshkit.errors import KeyExpired, KeyInvalid, KeyRevoked, RateLimited, WeirError
+from meshkit.errors import Forbidden, KeyExpired, KeyInvalid, KeyRevoked, RateLimited, WeirError
 from services.router.domain.token_bucket import TokenBucket
 from services.router.identity_settings import IdentitySettings
 from services.router.ports import Clock
@@ -42,7 +42,8 @@ class AskAuth:
         self._clock = clock
         self._settings = settings
         self._refused_for_s = refused_for.total_seconds()
-        self._bucket = TokenBucket(settings.asks_per_s, settings.asks_burst)
+        self._keys = TokenBucket(settings.asks_per_s, settings.asks_burst)
+        self._tokens = TokenBucket(settings.asks_per_s, settings.asks_burst)
         self._refused = _Memory[tuple[type[WeirError], str]](refused_keys)
         self._found = _Memory[Key](settings.remembered_tokens)
         self._asking: dict[Credential, asyncio.Task[Key]] = {}
@@ -59,7 +60,8 @@ class AskAuth:
             raise kind(message)  # a new one: an exception raised again and again keeps all its tracebacks
         asking = self._asking.get(credential)
         if asking is None:
-            if not self._bucket.take(now_s):
+            bucket = self._tokens if request.jwt else self._keys
+            if not bucket.take(now_s):
                 raise RateLimited(
                     "too many unknown keys are being tried; this one was not checked", retry_after=_A_SECOND
                 )
@@ -71,7 +73,7 @@ class AskAuth:
     async def _ask(self, credential: Credential, request: AuthenticateRequest) -> Key:
         try:
             key = await self._ask_auth(request)
-        except (KeyInvalid, KeyExpired, KeyRevoked) as error:
+        except (KeyInvalid, KeyExpired, KeyRevoked, Forbidden) as error:
             until_s = self._clock.monotonic() + self._refused_for_s
             self._refused.put(credential, until_s, (type(error), error.message))
             raise

@@ -140,7 +140,13 @@ class RouterService:
             await self._attempts.start()
             exits.push_async_callback(self._attempts.stop, timedelta(seconds=self._block.feed_stop_s))
             exits.push_async_callback(self._leases.stop)
-            watches: list[Watch] = [self._keys, self._refusals, self._samples, self._leases, self._maker.providers]
+            watches: list[Watch] = [
+                self._keys,
+                self._refusals,
+                self._samples,
+                self._leases,
+                self._maker.providers,
+            ]
             for watch in watches:
                 exits.push_async_callback(_cancel, asyncio.create_task(self._kept_up(watch)))
             try:
@@ -169,7 +175,7 @@ class RouterService:
 
     async def prepare(self, settings: RouterSettings) -> TakeOver:
         """Builds the targets that are new (meshkit.reload.Reloading). Raises SettingsError for prices of no use."""
-        prices = load_prices(settings.ledger.prices_file)
+        prices = await asyncio.to_thread(load_prices, settings.ledger.prices_file)
         targets = self._maker.made(settings.targets, self._targets)
 
         async def take_over() -> None:

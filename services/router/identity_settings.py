@@ -18,9 +18,10 @@ class IdentitySettings(Strict):
     unknown_fresh_s: Seconds = 30.0
     """Unknown keys are refused after so long without a sign of life from Auth; known ones go on, see
     `keyset_max_stale_s`."""
-    asks_per_s: PerSecond = 20.0
-    """So many unknown keys and tokens a second is Auth asked about, by each router; further ones get a 429."""
-    asks_burst: Annotated[int, Field(ge=1, le=100_000)] = 20
+    asks_per_s: PerSecond = 10.0
+    """So many unknown keys a second is Auth asked about by each router, and so many unknown JWTs; further ones get a
+    429. Apart, so that a flood of keys keeps no token out, nor the other way round."""
+    asks_burst: Annotated[int, Field(ge=1, le=100_000)] = 10
     """So many at once after a pause."""
     found_for_s: Seconds = 1.0
     """How long Auth's good answer about a key that this router's copy lacks is remembered."""

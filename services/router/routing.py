@@ -66,7 +66,10 @@ class Routing:
 
 
 def _end_of(around: Surroundings) -> asyncio.Event:
-    """Set once nothing refers to `around` any more: every run does until it ends, and counting them costs each one."""
+    """Set once nothing refers to `around` any more: every run does until it ends, and counting them would cost each.
+
+    A run with a failed attempt refers to itself by its error's traceback, so the garbage collector may take its time.
+    """
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
@@ -75,5 +78,3 @@ def _end_of(around: Surroundings) -> asyncio.Event:
 
     weakref.finalize(around, tell).atexit = False
     return ended
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from meshkit.errors import KeyInvalid, LedgerUnavailable, WeirError
 from meshkit.ids import uuid7
 from meshkit.telemetry import Logger
 from pricing.price_list import PriceList
-from services.router.answer import Answer
+from services.router.answer import Answer, Answers
 from services.router.ask_auth import AskAuth
 from services.router.authenticate import Authenticate
 from services.router.chat_completions import ChatCompletions
@@ -188,9 +188,10 @@ def faces(
     keys: FakeKeys,
     *,
     max_body_bytes: int = 1_000_000,
+    limited: Callable[[Answers], Answers] = lambda answers: answers,
 ) -> tuple[TypedRouter, OpenAIFace]:
-    """The router's servicers as the bootstrap makes them."""
-    answer = Answer(models, default_model, around.states, RunPlan(around), around.draw)
+    """The router's servicers as the bootstrap makes them, without limits unless `limited` wraps the answer."""
+    answer = limited(Answer(models, default_model, around.states, RunPlan(around), around.draw))
     deliver = Deliver(answer)
     minute = timedelta(minutes=1)
     identity = IdentitySettings(flood_delay_s=0)

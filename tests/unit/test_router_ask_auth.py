@@ -78,6 +78,16 @@ async def test_a_flood_does_not_reach_auth() -> None:
     assert limited[0].retry_after == timedelta(seconds=1)
 
 
+async def test_a_flood_of_keys_keeps_no_token_out() -> None:
+    """Nor the other way round."""
+    auth = SlowAuth(KEY)
+    ask = subject(auth, FakeClock(), asks_per_s=1, asks_burst=1)
+    for request in (AuthenticateRequest(key_id="k"), AuthenticateRequest(jwt="x")):
+        await ask(some(), request)
+        with pytest.raises(RateLimited):
+            await ask(some(), request)
+
+
 async def test_good_tokens_are_remembered_until_they_end() -> None:
     """A JWT costs a call a minute, fewer seconds where it ends sooner, and a flood of bad ones does not displace it."""
     clock = FakeClock()

@@ -23,6 +23,7 @@ from gen.weir.auth.v1 import (
 from gen.weir.auth.v1.service import AuthClient
 from meshkit.errors import Cancelled, KeyInvalid, UpstreamError, UpstreamTimeout, WeirError
 from meshkit.telemetry import Logger
+from services.router.adapters.key_copy import KeyCopy
 
 _FIRST_RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
@@ -50,14 +51,14 @@ class KeySet:
         self._ask_limit = ask_limit
         self._monotonic = monotonic
         self._log = log
-        self._keys: dict[str, Key] = {}
+        self._keys = KeyCopy()
         self._version = 0
         self._alive_at = float("-inf")
         self._loaded = asyncio.Event()
 
     def find(self, key_id: str) -> Key | None:
         """The key, if it is in the copy."""
-        return self._keys.get(key_id)
+        return self._keys.find(key_id)
 
     def age(self) -> timedelta:
         """How long ago Auth last gave a sign of life; very long if it never did."""
@@ -117,9 +118,9 @@ class KeySet:
     def _take(self, event: WatchKeysResponse) -> None:
         kind, _ = betterproto2.which_one_of(event, "event")
         if kind == "snapshot" and event.snapshot is not None:
-            self._keys = {key.id: key for key in event.snapshot.keys}
+            self._keys.replace(event.snapshot.keys)
             self._loaded.set()
         elif kind == "changed" and event.changed is not None:
-            self._keys[event.changed.id] = event.changed
+            self._keys.put(event.changed)
         self._version = event.version
         self._alive_at = self._monotonic()
