@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry
 from meshkit.errors import UpstreamError
 from meshkit.postgres import DatabaseUnavailableError, MigrationError
 from meshkit.process import exit_status
+from meshkit.reload import Reload, Reloaded
 from meshkit.server import serve
 from meshkit.settings import load
 from meshkit.telemetry import Logger
 from services.auth.bootstrap import build
-from services.auth.settings import AuthSettings
+from services.auth.settings import LIVE, AuthSettings
 
 
 def main() -> int:
@@ -24,7 +25,9 @@ def main() -> int:
 
 async def _serve(log: Logger) -> None:
     settings, registry = load(AuthSettings), CollectorRegistry()
-    await serve("auth", build(settings, registry, log), settings.listen("auth"), registry, log)
+    service = build(settings, registry, log)
+    reload = Reload([Reloaded(service, settings, LIVE)], registry, log)
+    await serve("auth", service, settings.listen("auth"), registry, log, reload)
 
 
 if __name__ == "__main__":

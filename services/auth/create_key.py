@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from gen.weir.auth.v1 import CreateKeyRequest, CreateKeyResponse, Key
 from gen.weir.type.v1 import Principal
-from meshkit.errors import InvalidRequest
-from meshkit.tokens import mint
+from meshkit.scopes import name_of
+from meshkit.tokens import Token, mint
+from services.auth import key_fields as fields
+from services.auth import reach
 from services.auth.domain.admin import Admin
+from services.auth.domain.audit import KEYS_CREATE, done
 from services.auth.ports import Clock, KeyStore, RandomBytes
-
-MAX_NAME_CHARS = 100
-MAX_LABEL_CHARS = 200
-MAX_PATTERNS = 100
-MAX_PATTERN_CHARS = 128
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PATTERN = re.compile(rf"[!-~]{{1,{MAX_PATTERN_CHARS}}}")
 
 
 class CreateKey:
@@ -31,56 +24,41 @@ class CreateKey:
         self._random_bytes = random_bytes
 
     async def __call__(self, request: CreateKeyRequest, admin: Admin) -> CreateKeyResponse:
-        """The new key and its token. Raises InvalidRequest naming the field at fault."""
-        token = mint(self._random_bytes)
-        now = self._now()
-        key = Key(
-            id=token.key_id,
-            secret_sha256=token.secret_sha256,
-            principal=Principal(
-                key_id=token.key_id, org=_name("org", request.org), team=_name("team", request.team)
-            ),
-            label=_text("label", request.label, MAX_LABEL_CHARS),
-            created_at=now,
-            expires_at=_future(request.expires_at, now),
-            models=_patterns("models", request.models),
-            targets=_patterns("targets", request.targets),
-        )
-        await self._store.add(key)
+        """The new key and its token.
+
+        Raises InvalidRequest naming the field at fault; Forbidden for what is beyond the caller's reach
+        (services.auth.reach).
+        """
+        reach.need_administrator(admin)
+        token, now = mint(self._random_bytes), self._now()
+        key = _key(request, token, now)
+        reach.check_team(admin, Principal(org=request.org, team=request.team))
+        reach.check_gift(admin, key.scopes)
+        await self._store.add(key, done(admin, KEYS_CREATE, key.id, now, _detail(key)))
         return CreateKeyResponse(key=key, token=token.text)
 
 
-def _name(field: str, value: str) -> str:
-    if not value:
-        raise InvalidRequest(f"{field} is required", param=field)
-    return _text(field, value, MAX_NAME_CHARS)
+def _key(request: CreateKeyRequest, token: Token, now: datetime) -> Key:
+    org, team = fields.name("org", request.org), fields.name("team", request.team)
+    return Key(
+        id=token.key_id,
+        secret_sha256=token.secret_sha256,
+        principal=Principal(key_id=token.key_id, org=org, team=team),
+        label=fields.text("label", request.label, fields.MAX_LABEL_CHARS),
+        created_at=now,
+        expires_at=fields.future(request.expires_at, now),
+        models=fields.patterns("models", request.models),
+        targets=fields.patterns("targets", request.targets),
+        owner=fields.text("owner", request.owner, fields.MAX_NAME_CHARS),
+        labels=fields.labels(request.labels),
+        networks=fields.networks(request.networks),
+        scopes=fields.scopes(request.scopes),
+        limits=fields.limits(request.limits),
+    )
 
 
-def _text(field: str, value: str, most: int) -> str:
-    if len(value) > most:
-        raise InvalidRequest(f"{field} has {len(value)} characters; {most} are allowed", param=field)
-    if value != value.strip() or not value.isprintable():
-        # "acme" and "acme " would be two payers that look like one.
-        raise InvalidRequest(f"{field} has spaces at an end, or control characters", param=field)
-    return value
-
-
-def _patterns(field: str, values: Sequence[str]) -> list[str]:
-    if len(values) > MAX_PATTERNS:
-        raise InvalidRequest(f"{field} has {len(values)} patterns; {MAX_PATTERNS} are allowed", param=field)
-    if not all(map(_PATTERN.fullmatch, values)):
-        # An empty one would match nothing, and so would a space typed by mistake: a key that is of no use.
-        raise InvalidRequest(
-            f"{field}: a pattern is 1 to {MAX_PATTERN_CHARS} printable ASCII characters without spaces",
-            param=field,
-        )
-    return list(values)
-
-
-def _future(moment: datetime | None, now: datetime) -> datetime | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None or moment <= now:
-        raise InvalidRequest("expires_at must be in the future", param="expires_at")
-    # Whole microseconds, which is what the store keeps: the answer is the key as stored.
-    return _EPOCH + (moment - _EPOCH) // timedelta(microseconds=1) * timedelta(microseconds=1)
+def _detail(key: Key) -> str:
+    principal = Principal() if key.principal is None else key.principal
+    scopes = ",".join(map(name_of, key.scopes))
+    ends = "never" if key.expires_at is None else key.expires_at.isoformat(timespec="seconds")
+    return f"org {principal.org}, team {principal.team}, scopes {scopes}, ends {ends}, label {key.label}"

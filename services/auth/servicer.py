@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from typing_extensions import override
 
@@ -38,7 +39,8 @@ from gen.weir.auth.v1 import (
     WatchKeysResponse,
 )
 from gen.weir.auth.v1.service import AuthServicer as AuthServicerBase
-from services.auth.authorize import Authorize
+from services.auth.administer import Administer
+from services.auth.domain import audit
 from services.auth.domain.admin import Admin
 
 
@@ -70,10 +72,10 @@ class ForAdmins:
 class AuthServicer(AuthServicerBase):
     """Keeps keys and says who holds them."""
 
-    def __init__(self, routers: ForRouters, admins: ForAdmins, authorize: Authorize) -> None:
+    def __init__(self, routers: ForRouters, admins: ForAdmins, administer: Administer) -> None:
         self._routers = routers
         self._admins = admins
-        self._authorize = authorize
+        self._administer = administer
 
     @override
     async def authenticate(self, request: AuthenticateRequest, context: RpcContext) -> AuthenticateResponse:
@@ -99,34 +101,42 @@ class AuthServicer(AuthServicerBase):
 
     @override
     async def create_key(self, request: CreateKeyRequest, context: RpcContext) -> CreateKeyResponse:
-        return await self._admins.create_key(request, await self._authorize(context))
+        use_case = partial(self._admins.create_key, request)
+        return await self._administer(audit.KEYS_CREATE, "", use_case, context)
 
     @override
     async def list_keys(self, request: ListKeysRequest, context: RpcContext) -> ListKeysResponse:
-        return await self._admins.list_keys(request, await self._authorize(context))
+        use_case = partial(self._admins.list_keys, request)
+        return await self._administer(audit.KEYS_LIST, "", use_case, context)
 
     @override
     async def get_key(self, request: GetKeyRequest, context: RpcContext) -> GetKeyResponse:
-        return await self._admins.get_key(request, await self._authorize(context))
+        use_case = partial(self._admins.get_key, request)
+        return await self._administer(audit.KEYS_SHOW, request.key_id, use_case, context)
 
     @override
     async def rotate_key(self, request: RotateKeyRequest, context: RpcContext) -> RotateKeyResponse:
-        return await self._admins.rotate_key(request, await self._authorize(context))
+        use_case = partial(self._admins.rotate_key, request)
+        return await self._administer(audit.KEYS_ROTATE, request.key_id, use_case, context)
 
     @override
     async def revoke_key(self, request: RevokeKeyRequest, context: RpcContext) -> RevokeKeyResponse:
-        return await self._admins.revoke_key(request, await self._authorize(context))
+        use_case = partial(self._admins.revoke_key, request)
+        return await self._administer(audit.KEYS_REVOKE, request.key_id, use_case, context)
 
     @override
     async def set_key_sampling(
         self, request: SetKeySamplingRequest, context: RpcContext
     ) -> SetKeySamplingResponse:
-        return await self._admins.set_key_sampling(request, await self._authorize(context))
+        use_case = partial(self._admins.set_key_sampling, request)
+        return await self._administer(audit.KEYS_SAMPLE, request.key_id, use_case, context)
 
     @override
     async def list_audit(self, request: ListAuditRequest, context: RpcContext) -> ListAuditResponse:
-        return await self._admins.list_audit(request, await self._authorize(context))
+        use_case = partial(self._admins.list_audit, request)
+        return await self._administer(audit.AUDIT_LIST, "", use_case, context)
 
     @override
     async def list_samples(self, request: ListSamplesRequest, context: RpcContext) -> ListSamplesResponse:
-        return await self._admins.list_samples(request, await self._authorize(context))
+        use_case = partial(self._admins.list_samples, request)
+        return await self._administer(audit.SAMPLES_LIST, request.key_id, use_case, context)

@@ -7,18 +7,18 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import timedelta
 from itertools import accumulate
-from typing import Final
+from typing import Final, cast
 
 from gen.weir.auth.v1 import Heartbeat, Key, KeySnapshot, WatchKeysResponse
-from gen.weir.type.v1 import Principal
 from meshkit.errors import UpstreamError
+from meshkit.packed import Packed
 from services.auth.domain.key_set import Change
 from services.auth.live_key_set import LiveKeySet
 
 MAX_SNAPSHOT_BYTES: Final = 24 * 1024 * 1024
 """Three quarters of what a channel of the mesh takes: more than 100,000 keys without patterns."""
-_KEY_BYTES: Final = 160
-"""What a key takes on the wire besides its texts, rounded up."""
+_FRAME_BYTES: Final = 5
+"""A key's tag and length in a snapshot, at most."""
 
 
 class WatchKeys:
@@ -76,7 +76,8 @@ class WatchKeys:
         changes, version = self._live.keys.all_changes(), self._live.version
         fitting = _fitting(changes, self._max_snapshot_bytes)
         first, rest = changes[:fitting], changes[fitting:]
-        snapshot = KeySnapshot(keys=[change.key for change in first])
+        packed = Packed([change.packed for change in first], first[0].unpack) if first else []
+        snapshot = KeySnapshot(keys=cast("list[Key]", packed))
         yield WatchKeysResponse(version=first[-1].version if rest else version, snapshot=snapshot)
         for number, change in enumerate(rest, 1):
             at = version if number == len(rest) else change.version
@@ -103,14 +104,5 @@ class WatchKeys:
 
 def _fitting(changes: Sequence[Change], most_bytes: int) -> int:
     """How many of them fit, at least one."""
-    lengths = accumulate(wire_bytes(change.key) for change in changes)
+    lengths = accumulate(len(change.packed) + _FRAME_BYTES for change in changes)
     return max(1, bisect_right(list(lengths), most_bytes))
-
-
-def wire_bytes(key: Key) -> int:
-    """At least what the key takes on the wire."""
-    principal = Principal() if key.principal is None else key.principal
-    texts = (key.id, principal.key_id, principal.org, principal.team, key.label)
-    # A tag and a length for each pattern, which is ASCII.
-    patterns = sum(len(pattern) + 3 for pattern in (*key.models, *key.targets))
-    return _KEY_BYTES + sum(len(text.encode()) for text in texts) + patterns

@@ -13,6 +13,7 @@ from meshkit.errors import LedgerUnavailable
 from meshkit.ids import uuid7
 from pricing.price_list import Charge
 from services.ledger.domain.entry import ChargedEntry, SoundEntry
+from services.ledger.domain.reader import Team
 from services.ledger.ports import EntryRefusedError
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -69,12 +70,15 @@ class FakeEntryStore:
             self.entries.setdefault((entry.sound.begun_at, entry.sound.entry.entry_id), entry)
         return len(self.entries) - before
 
-    async def usage(self, since: datetime | None, until: datetime) -> list[UsageRow]:
+    async def usage(
+        self, since: datetime | None, until: datetime, team: Team | None = None
+    ) -> list[UsageRow]:
         """See the port."""
         self._check_up()
         groups: dict[tuple[str, str, str, str, str, int], list[ChargedEntry]] = defaultdict(list)
         for (begun_at, _), entry in self.entries.items():
-            if (since is None or since <= begun_at) and begun_at < until:
+            whose = Team(entry.sound.principal.org, entry.sound.principal.team)
+            if (since is None or since <= begun_at) and begun_at < until and team in {None, whose}:
                 groups[_group(entry)].append(entry)
         rows = [_row(groups[key]) for key in sorted(groups)]
         return sorted(rows, key=lambda row: -row.cost_nano_usd)

@@ -27,7 +27,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(config: str, dsn: str | None) -> "subprocess.Popen[str]":
         path = tmp_path / "weir.yaml"
-        path.write_text(config)
+        # Nobody makes certificates for a process of its own.
+        path.write_text(f"transport: uds\n{config}")
         environment = {"WEIR_CONFIG": str(path), "WEIR_HOME": str(tmp_path)}
         if dsn is not None:
             environment["WEIR_POSTGRES_DSN"] = dsn
@@ -48,23 +49,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def test_it_serves_and_ends_at_sigterm_with_a_watch_open(start: Start, postgres_dsn: str) -> None:
+async def test_it_serves_and_ends_at_sigterm_with_a_watch_open(
+    start: Start, postgres_dsn: str, tmp_path: Path
+) -> None:
     """Started over an empty database it serves; SIGTERM ends it at once with status 0, though someone watches."""
-    port = _free_port()
-    process = start(f"ports: {{auth: {port}, metrics: {_free_port()}}}", postgres_dsn)
-    async with open_channel(f"127.0.0.1:{port}") as channel:
+    process = start(f"ports: {{metrics: {_free_port()}}}", postgres_dsn)
+    async with open_channel(f"unix:{tmp_path}/run/mesh/auth-0.sock") as channel:
         events: list[str] = []
         while "serving" not in events:
             events.append(json.loads(_line(process))["event"])
-        assert list(dict.fromkeys(events)) == ["migrated", "key set loaded", "serving"]
+        assert list(dict.fromkeys(events)) == ["migrated", "admin key made", "key set loaded", "serving"]
         client = AuthClient(ChannelTransport(channel, mesh_codec()))
-        made = await client.create_key(CreateKeyRequest(org="acme", team="search"))
+        admin = (("authorization", f"Bearer {_admin_key(tmp_path)}"),)
+        made = await client.create_key(CreateKeyRequest(org="acme", team="search"), metadata=admin)
         async for event in client.watch_keys(WatchKeysRequest()):
             if event.changed == made.key or (event.snapshot is not None and made.key in event.snapshot.keys):
                 process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0
     assert made.token not in rest
+    assert _admin_key(tmp_path) not in rest
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,11 @@ def test_without_postgres_it_says_so_and_ends(start: Start) -> None:
     assert line["event"] == "cannot start"
     assert "host=127.0.0.1 port=1" in line["reason"]
     assert "hunter2" not in text
+
+
+def _admin_key(home: Path) -> str:
+    """Auth makes it at its first start."""
+    return (home / "admin-key").read_text(encoding="ascii").strip()
 
 
 def _line(process: "subprocess.Popen[str]") -> str:

@@ -109,3 +109,42 @@ async def test_keys_are_never_deleted(database: psycopg.AsyncConnection, stateme
     """No watcher would hear of it, and the key would go on being accepted."""
     with pytest.raises(psycopg.errors.RaiseException, match="revoked"):
         await database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("owner", "x" * 101),
+        ("labels", "[]"),
+        ("labels", '{"Stage": "x"}'),
+        ("labels", '{"stage": 1}'),
+        ("labels", '{"stage": "' + "x" * 201 + '"}'),
+        ("labels", "{" + ",".join(f'"l{number}": ""' for number in range(21)) + "}"),
+        ("networks", "{10.0.0.1/8}"),
+        ("networks", "{ten}"),
+        ("networks", "{NULL}"),
+        ("networks", "{" + ",".join(["10.0.0.0/8"] * 51) + "}"),
+        ("scopes", "{}"),
+        ("scopes", "{chat,dance}"),
+        ("scopes", "{chat,NULL}"),
+        ("scopes", "{chat,chat,chat,chat,chat,chat}"),
+        ("requests_per_minute", "-1"),
+        ("tokens_per_minute", "1000000000001"),
+        ("concurrent_requests", "-1"),
+        ("context_tokens", "-1"),
+        ("previous_sha256", r"\x00"),
+        ("previous_until", "2031-01-01"),
+        ("previous_until", "infinity"),
+        ("sampling", "1.1"),
+        ("sampling", "-0.1"),
+        ("sampling", "NaN"),
+    ],
+)
+async def test_identity_set_by_hand_is_checked_too(
+    database: psycopg.AsyncConnection, column: str, value: str
+) -> None:
+    """What CreateKey refuses the database refuses, and what would make the key set unreadable."""
+    await _insert(database)
+    update = sql.SQL("UPDATE auth.key SET {} = {}").format(sql.Identifier(column), sql.Literal(value))
+    with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.InvalidTextRepresentation)):
+        await database.execute(update)

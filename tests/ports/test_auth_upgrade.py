@@ -17,7 +17,7 @@ from services.auth.ports import StoreRead
 from tests.fakes.auth import key_of
 
 _FORMER = "0001_keys.sql"
-_NEW = ["0002_key_permissions.sql", "0003_key_times.sql"]
+_NEW = sorted(script.name for script in migrations().iterdir() if "0002" <= script.name[:4] <= "9999")
 _TIMEOUT = timedelta(seconds=10)
 _ADD = (
     "INSERT INTO auth.key (id, secret_sha256, org, team, label, created_at, expires_at, revoked_at)"

@@ -13,6 +13,7 @@ from gen.weir.type.v1 import Principal, Target, Usage
 from meshkit.postgres import migrate, open_pool
 from meshkit.telemetry import Logger
 from services.ledger.adapters.postgres import SCHEMA, PostgresEntryStore
+from services.ledger.domain.reader import Team
 from services.ledger.ports import EntryRefusedError, EntryStore
 from tests.fakes.ledger import NOON, FakeEntryStore, an_entry, charged
 
@@ -121,6 +122,19 @@ async def test_usage_begins_with_since_and_ends_before_until(store: EntryStore) 
     assert _totals(await store.usage(NOON, NOON + 2 * tick)) == (2, 2)
     assert _totals(await store.usage(None, NOON)) == (1, 1)
     assert await store.usage(NOON, NOON) == []
+
+
+async def test_usage_of_one_team(store: EntryStore) -> None:
+    """Both names must fit, exactly; a name is never a pattern, and an empty one stands for itself."""
+    teams = [("acme", "red"), ("acme", "Red"), ("acme", "blue"), ("other", "red"), ("", ""), ("%", "red")]
+    owners = [Principal(key_id="key_1", org=org, team=team) for org, team in teams]
+    await store.write([charged(an_entry(principal=owner)) for owner in owners])
+    for owner in owners:
+        rows = await store.usage(None, UNTIL, Team(owner.org, owner.team))
+        assert [row.principal for row in rows] == [owner]
+    assert await store.usage(None, UNTIL, Team("acme", "green")) == []
+    assert await store.usage(NOON, UNTIL, Team("acme", "red")) == []
+    assert len(await store.usage(None, UNTIL)) == len(teams)
 
 
 async def test_the_costliest_come_first_then_by_name(store: EntryStore) -> None:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gen.rpc import Transport
+from gen.rpc import Metadata, Transport
 from gen.weir.auth.v1 import AuthenticateRequest, CreateKeyRequest, Key, WatchKeysRequest, WatchKeysResponse
 from gen.weir.auth.v1.service import AuthClient
 from meshkit.channel import ChannelTransport, open_channel
@@ -46,6 +46,8 @@ class _Auth:
     client: AuthClient
     service: AuthService
     log: Path
+    admin: Metadata
+    """With the first admin key."""
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ async def _started(
         descriptor = os.open(log_path, os.O_CREAT | os.O_WRONLY)
         exits.callback(os.close, descriptor)
         log = Logger("auth", descriptor)
-        service = build(AuthSettings(postgres_dsn=dsn, auth=block), registry, log)
+        service = build(AuthSettings(postgres_dsn=dsn, auth=block, home=folder), registry, log)
         transport: Transport
         if in_process:
             exits.push_async_callback(service.stop)
@@ -80,7 +82,9 @@ async def _started(
             channel = open_channel(address)
             exits.push_async_callback(channel.close)
             transport = ChannelTransport(channel, mesh_codec())
-        yield _Auth(AuthClient(transport), service, log_path)
+        key = (folder / "admin-key").read_text().strip()
+        admin = (("authorization", f"Bearer {key}"),)
+        yield _Auth(AuthClient(transport), service, log_path, admin)
 
 
 @pytest.fixture(params=["separate", "compact"])
@@ -108,7 +112,7 @@ def _watch(auth: _Auth, after_version: int = 0) -> aclosing[AsyncGenerator[Watch
 
 async def _create(auth: _Auth, *, expires_at: datetime | None = None) -> tuple[Key, Token]:
     request = CreateKeyRequest(org="acme", team="search", label="test", expires_at=expires_at)
-    made = await auth.client.create_key(request)
+    made = await auth.client.create_key(request, metadata=auth.admin)
     assert made.key is not None
     return made.key, parse(made.token)
 
@@ -126,7 +130,7 @@ async def test_snapshot_then_change_then_heartbeat(auth: _Auth) -> None:
     async with _watch(auth) as events:
         snapshot = await _next(events)
         assert snapshot.snapshot is not None
-        if not snapshot.snapshot.keys:  # the watch was quicker than the notification
+        if first not in snapshot.snapshot.keys:  # the watch was quicker than the notification
             assert (await _next_change(events)).changed == first
         second, _ = await _create(auth)
         change = await _next_change(events)
@@ -203,7 +207,7 @@ async def test_bad_keys_are_refused_by_name(auth: _Auth, postgres_dsn: str) -> N
 async def test_a_bad_request_names_its_field(auth: _Auth, request_: CreateKeyRequest, param: str) -> None:
     """The error's param crosses the wire."""
     with pytest.raises(InvalidRequest) as refused:
-        await auth.client.create_key(request_)
+        await auth.client.create_key(request_, metadata=auth.admin)
     assert refused.value.param == param
 
 
@@ -215,7 +219,7 @@ async def test_no_secret_is_kept_logged_or_repeated(auth: _Auth, postgres_dsn: s
         rows = await (await connection.execute("SELECT k::text FROM auth.key k")).fetchall()
         await connection.execute("ALTER TABLE auth.key RENAME TO hidden")
     with pytest.raises(WeirError) as refused:
-        await auth.client.create_key(CreateKeyRequest(org="acme", team="search"))
+        await auth.client.create_key(CreateKeyRequest(org="acme", team="search"), metadata=auth.admin)
     with pytest.raises(WeirError) as unknown:
         await _authenticate(auth, wrong)
     texts = (str(rows), auth.log.read_text(), str(refused.value), str(unknown.value))
@@ -243,9 +247,11 @@ async def test_an_outage_of_postgres_is_told_by_silence_and_survived(
     folder.chmod(0o711)  # noqa: ASYNC240 - at once, before anything waits
     files = postgres.prepare(folder, lambda _: None)
     servers = [start_postgres(files)]
+    home = folder / "home"
+    home.mkdir(mode=0o700)
     async with (
         _ended(servers),
-        _started(postgres.dsn(files), folder, "a", _BLOCK, in_process=False) as auth,
+        _started(postgres.dsn(files), home, "a", _BLOCK, in_process=False) as auth,
         _collected(auth) as events,
     ):
         _, token = await _create(auth)

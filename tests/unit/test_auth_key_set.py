@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from gen.weir.auth.v1 import Key
 from services.auth.domain.key_set import Change, KeySet
+from tests.fakes.auth import change_of
 
 
 def _change(version: int, key_id: str = "", label: str = "") -> Change:
-    return Change(version, Key(id=key_id or f"k{version}", label=label))
+    return change_of(version, Key(id=key_id or f"k{version}", label=label))
 
 
 def _loaded(version: int, *changes: Change) -> KeySet:

@@ -15,7 +15,7 @@ class Admin:
     principal: Principal
     scopes: frozenset[Scope]
     address: str = ""
-    """As gRPC names the other end of the connection."""
+    """Of the other end of the connection, without a port; empty where it is not known."""
     peer: str = ""
     """The service that called, where the transport tells."""
     request_id: str = ""

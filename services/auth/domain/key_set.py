@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 
@@ -15,7 +15,15 @@ class Change:
 
     version: int
     """Rises with every change of any key; no two changes share it."""
-    key: Key
+    key_id: str
+    packed: bytes
+    """The key in its wire form: a tenth of the memory, and sent to watchers as it is."""
+    unpack: Callable[[bytes], Key]
+
+    @property
+    def key(self) -> Key:
+        """The key itself, made anew unless `unpack` remembers it."""
+        return self.unpack(self.packed)
 
 
 class KeySet:
@@ -34,6 +42,11 @@ class KeySet:
     def __len__(self) -> int:
         return len(self._changes)
 
+    def find(self, key_id: str) -> Key | None:
+        """The key in its latest form."""
+        change = self._changes.get(key_id)
+        return None if change is None else change.key
+
     def replace(self, version: int, changes: Sequence[Change]) -> None:
         """Takes a whole key set. What lay between it and the former one is unknown.
 
@@ -44,7 +57,7 @@ class KeySet:
         Raises ValueError, and keeps what is held, if they do not rise or end above `version`.
         """
         _check_rising(0, version, changes)
-        self._changes = {change.key.id: change for change in changes}
+        self._changes = {change.key_id: change for change in changes}
         self.version = self._complete_after = version
 
     def extend(self, version: int, changes: Sequence[Change]) -> None:
@@ -54,8 +67,8 @@ class KeySet:
         """
         _check_rising(self.version, version, changes)
         for change in changes:
-            self._changes.pop(change.key.id, None)
-            self._changes[change.key.id] = change
+            self._changes.pop(change.key_id, None)
+            self._changes[change.key_id] = change
         self.version = version
 
     def all_changes(self) -> list[Change]:
