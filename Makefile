@@ -11,7 +11,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast faults soak check gen lock clean runtime dev triton
+.PHONY: help up down test test-fast faults soak check audit sbom gen lock clean runtime dev triton
 
 help: ## this list
 	@echo "Weir. State lies in .weir/ (WEIR_HOME). Targets:"
@@ -39,10 +39,19 @@ soak: dev triton ## 2,000 mixed requests, 32 at once, with faults by a seed; a s
 check: dev ## format, lint, types, imports, contracts, generated files up to date
 	@$(BIN)/python -m tools.check
 
+audit: dev ## dependencies: pinned, allowed licences, no known faults, nothing else installed (part of make check)
+	@$(BIN)/python -m tools.dependency_audit
+
+sbom: dev ## what Weir runs with, with hashes and licences, as CycloneDX JSON into build/sbom.cdx.json
+	@mkdir -p build
+	@$(BIN)/python -m tools.sbom > build/sbom.cdx.json
+	@echo "build/sbom.cdx.json"
+
 gen: dev ## write gen/ from proto/, and the pages that are made from code
 	@$(BIN)/python -m tools.generate
 	@$(BIN)/python -m tools.error_table
 	@$(BIN)/python -m tools.compatibility_table
+	@$(BIN)/python -m tools.settings_schema
 
 release-contracts: dev ## at a release: what `make check` compares contracts with becomes what they are now
 	@$(BIN)/buf build --exclude-source-info -o proto/released.binpb

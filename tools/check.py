@@ -43,6 +43,10 @@ def checks() -> list[Check]:
         Check(
             "page of parameters is up to date", [sys.executable, "-m", "tools.compatibility_table", "--check"]
         ),
+        Check(
+            "schema of weir.yaml is up to date", [sys.executable, "-m", "tools.settings_schema", "--check"]
+        ),
+        Check("dependencies", [sys.executable, "-m", "tools.dependency_audit"]),
         Check("lint", [own("ruff"), "check", "--quiet"]),
         Check("format", [own("ruff"), "format", "--check", "--quiet"]),
         Check("imports", [own("lint-imports")]),

@@ -7,7 +7,7 @@ database's connection string, which may hold a password and goes only to those t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,20 @@ import yaml
 from meshkit.settings import (
     CONFIG_VARIABLE,
     HOME_VARIABLE,
+    TOP_LEVEL_KEYS,
     MeshSettings,
-    SettingsError,
     build,
+    check,
     load,
-    parse,
 )
+from meshkit.settings_faults import Fault, refused
+from meshkit.settings_file import SettingsFile, read_file
 from services.auth.settings import AuthSettings
 from services.cloud_adapter.settings import CloudAdapterSettings
 from services.ledger.settings import LedgerSettings
 from services.router.settings import RouterSettings, default_target_blocks
 from weirctl import sandbox_command
+from weirctl.cross_check import unknown_names
 from weirctl.settings import CommandSettings
 
 DEFAULT_HOME = ".weir"
@@ -36,7 +39,7 @@ SANDBOX_PROVIDER = "sandbox"
 SANDBOX_TARGET = "cloud"
 SOCKET_PATH_BYTES = 107
 _RUN = "run"
-_MODELS: tuple[type[MeshSettings], ...] = (
+MODELS: tuple[type[MeshSettings], ...] = (
     CommandSettings, RouterSettings, AuthSettings, LedgerSettings, CloudAdapterSettings,
 )  # fmt: skip
 
@@ -80,13 +83,15 @@ def read(path: Path | None, environment: Mapping[str, str], *, sandbox: bool) ->
     """
     if path is None and Path(DEFAULT_FILE).exists():
         path = Path(DEFAULT_FILE)
-    document = {} if path is None else _document(path, environment)
-    try:
-        document = _without_embedding(document)
-        return _checked(_with_sandbox(document) if sandbox else document, environment)
-    except SettingsError as error:
-        name = path or "the defaults"
-        raise SettingsError("\n".join(f"{name}: {line}" for line in str(error).splitlines())) from error
+    file = SettingsFile.made_of({}) if path is None else read_file(path, environment, TOP_LEVEL_KEYS)
+    name = path or "the defaults"
+    if not file.readable:
+        raise refused(name, file.faults)
+    document = _without_embedding(file.document)
+    config, faults = _checked(file, _with_sandbox(document) if sandbox else document, environment)
+    if config is None or faults:
+        raise refused(name, faults)
+    return config
 
 
 def running(home: Path) -> CommandSettings:
@@ -100,37 +105,36 @@ def effective_file(home: Path) -> Path:
     return home / _RUN / DEFAULT_FILE
 
 
-def write_effective(config: Config) -> None:
-    """Writes what the parts read, for this user alone: it may hold secrets that variables brought in."""
+def write_effective(config: Config, remark: str = "") -> None:
+    """Replaces what the parts read, as a whole, for this user alone: it may hold secrets that variables brought in.
+
+    With another `remark` the parts take it for changed, and read anew what other files hold.
+    """
     document = {key: value for key, value in config.document.items() if key != "postgres_dsn"}
     text = yaml.safe_dump(_escaped(document), sort_keys=False, allow_unicode=True)
     path = effective_file(config.home)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(f"# {' '.join(remark.split())}\n{text}")
+    unfinished.replace(path)
 
 
-def _document(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    faults: dict[str, None] = {}
-    for model in _MODELS:
-        try:
-            load(model, {**environment, CONFIG_VARIABLE: str(path)})
-        except SettingsError as error:
-            faults.update(dict.fromkeys(str(error).splitlines()))
-    if faults:
-        raise SettingsError("\n".join(faults))
-    return parse(path.read_text(encoding="utf-8"), environment)
-
-
-def _checked(document: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
+def _checked(
+    file: SettingsFile, document: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[Config | None, list[Fault]]:
     home = home_of(environment)
     known = {**environment, HOME_VARIABLE: str(home)}
-    faults = [fault for model in _MODELS for fault in _faults(model, document, known)]
+    unread = {fault.path for fault in file.faults}
+    names = [fault for fault in unknown_names(file, document) if fault.path not in unread]
+    of_names = {fault.text for fault in names}
+    found = [fault for model in MODELS for fault in check(model, file, document, known)[1]]
+    faults = [*file.faults, *names, *(fault for fault in found if fault.text not in of_names)]
     if faults:
-        raise SettingsError("\n".join(dict.fromkeys(faults)))
+        return None, faults
     command, cloud = build(CommandSettings, document, known), build(CloudAdapterSettings, document, known)
-    names = {name for provider in cloud.providers.values() for name in provider.secret_variables}
+    variables = {name for provider in cloud.providers.values() for name in provider.secret_variables}
     config = Config(
         home=home,
         document=document,
@@ -138,39 +142,21 @@ def _checked(document: Mapping[str, Any], environment: Mapping[str, str]) -> Con
         router=build(RouterSettings, document, known),
         cloud_adapter=cloud,
         postgres_dsn=command.postgres_dsn,
-        secrets={name: environment[name] for name in sorted(names) if name in environment},
+        secrets={name: environment[name] for name in sorted(variables) if name in environment},
     )
-    if faults := _across(config):
-        raise SettingsError("\n".join(faults))
-    return config
+    return config, [file.fault(("transport",), text) for text in _transport_faults(command)]
 
 
-def _faults(
-    model: type[MeshSettings], document: Mapping[str, Any], environment: Mapping[str, str]
-) -> list[str]:
-    try:
-        build(model, document, environment)
-    except SettingsError as error:
-        return str(error).splitlines()
-    return []
-
-
-def _across(config: Config) -> list[str]:
-    """Faults that no single model can see."""
-    mesh, router, cloud = config.command, config.router, config.cloud_adapter
-    faults = [
-        f"targets.{name}.provider: no provider {target.provider!r} (providers: {', '.join(cloud.providers) or 'none'})"
-        for name, target in router.targets.items()
-        if target.kind == "cloud" and target.provider not in cloud.providers
-    ]
+def _transport_faults(mesh: CommandSettings) -> Iterator[str]:
+    if mesh.transport == "mesh":
+        yield "mesh needs sidecars that say who calls, and `weir up` starts none: use mtls, or Istio's chart"
     if mesh.transport == "uds":
         longest = mesh.address("cloud_adapter").removeprefix("unix:")
         if len(os.fsencode(longest)) > SOCKET_PATH_BYTES:
-            faults.append(
-                f"transport: uds needs socket paths of at most {SOCKET_PATH_BYTES} bytes, and {longest} is longer: "
-                f"set WEIR_HOME to a shorter path, or transport to loopback"
+            yield (
+                f"uds needs socket paths of at most {SOCKET_PATH_BYTES} bytes, and {longest} is longer: "
+                f"set WEIR_HOME to a shorter path, or transport to mtls"
             )
-    return faults
 
 
 def _without_embedding(document: dict[str, Any]) -> dict[str, Any]:

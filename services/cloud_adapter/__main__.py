@@ -7,11 +7,12 @@ import sys
 from prometheus_client import CollectorRegistry
 
 from meshkit.process import exit_status
+from meshkit.reload import Reload, Reloaded
 from meshkit.server import serve
 from meshkit.settings import load
 from meshkit.telemetry import Logger
 from services.cloud_adapter.bootstrap import build
-from services.cloud_adapter.settings import CloudAdapterSettings
+from services.cloud_adapter.settings import LIVE, CloudAdapterSettings
 
 
 def main() -> int:
@@ -22,9 +23,9 @@ def main() -> int:
 
 async def _serve(log: Logger) -> None:
     settings, registry = load(CloudAdapterSettings), CollectorRegistry()
-    await serve(
-        "cloud_adapter", build(settings, registry, log), settings.listen("cloud_adapter"), registry, log
-    )
+    service = build(settings, registry, log)
+    reload = Reload([Reloaded(service, settings, LIVE)], registry, log)
+    await serve("cloud_adapter", service, settings.listen("cloud_adapter"), registry, log, reload)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from gen.weir.cloud.v1 import Provider as Listing
+from meshkit.reload import TakeOver
 from meshkit.serving import Servicer
 from meshkit.telemetry import Logger
 from services.cloud_adapter.adapters.account import Account
@@ -23,6 +24,7 @@ from services.cloud_adapter.adapters.family import Family
 from services.cloud_adapter.adapters.http import HttpProvider, trusted
 from services.cloud_adapter.adapters.metered import Answers, MeteredEmbed, MeteredGenerate
 from services.cloud_adapter.adapters.openai_compatible import OpenAICompatible
+from services.cloud_adapter.adapters.provider_set import ProviderSet
 from services.cloud_adapter.domain.key_ring import KeyRing, Rests
 from services.cloud_adapter.embed import Embed
 from services.cloud_adapter.generate import Generate
@@ -34,27 +36,47 @@ from services.cloud_adapter.settings import CloudAdapterSettings, ProviderSettin
 class Service:
     """The cloud adapter of one process (meshkit.server.Service)."""
 
-    def __init__(self, providers: Mapping[str, HttpProvider], servicer: CloudAdapter, log: Logger) -> None:
+    def __init__(
+        self,
+        providers: ProviderSet,
+        servicer: CloudAdapter,
+        make: Callable[[CloudAdapterSettings], Mapping[str, HttpProvider]],
+        log: Logger,
+    ) -> None:
         self._providers = providers
+        self._make = make
         self._log = log
         self.servicer: Final = servicer
         self.servicers: Final[Sequence[Servicer]] = (servicer,)
 
     async def start(self) -> None:
         """Makes each provider ready and says whether it can be used; connections are made on first use."""
-        for provider in self._providers.values():
-            await provider.open()
+        await self._providers.open()
+        self._tell(self._providers)
+
+    async def prepare(self, settings: CloudAdapterSettings) -> TakeOver:
+        """Makes the providers that are new (meshkit.reload.Reloading); secrets are read again."""
+        former = dict(self._providers)
+        providers = self._providers.joined(self._make(settings))
+
+        async def take_over() -> None:
+            await self._providers.take_over(providers)
+            self._tell({name: one for name, one in providers.items() if former.get(name) is not one})
+
+        return take_over
+
+    async def stop(self) -> None:
+        """Ends every connection."""
+        await self._providers.close()
+
+    def _tell(self, providers: Mapping[str, HttpProvider]) -> None:
+        for provider in providers.values():
             listing = provider.listing
             facts = {"provider": listing.name, "base_url": listing.base_url, "sandbox": listing.sandbox}
             if listing.usable:
                 self._log.info("provider", **facts)
             else:
                 self._log.warning("provider cannot be used", **facts, problem=listing.problem)
-
-    async def stop(self) -> None:
-        """Ends every connection."""
-        for provider in self._providers.values():
-            await provider.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +105,22 @@ def build(
         log: takes what an operator should know.
         world: environment, randomness and clocks; the process's own by default.
     """
-    world = world or World()
-    providers = {
-        name: _provider(name, provider, settings, world, log) for name, provider in settings.providers.items()
-    }
-    answers = Answers(frozenset(providers), registry, log)
+    known = world or World()
+
+    def make(settings: CloudAdapterSettings) -> dict[str, HttpProvider]:
+        return {
+            name: _provider(name, provider, settings, known, log)
+            for name, provider in settings.providers.items()
+        }
+
+    providers = ProviderSet(make(settings))
+    answers = Answers(providers, registry, log)
     servicer = CloudAdapter(
         MeteredGenerate(Generate(providers), answers),
         MeteredEmbed(Embed(providers), answers),
         ListProviders(providers),
     )
-    return Service(providers, servicer, log)
+    return Service(providers, servicer, make, log)
 
 
 def _provider(

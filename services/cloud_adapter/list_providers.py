@@ -9,13 +9,11 @@ from services.cloud_adapter.ports import Provider
 
 
 class ListProviders:
-    """Knows what was configured at the start; asks no provider."""
+    """Knows what is configured; asks no provider."""
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
-        self._response = ListProvidersResponse(
-            providers=[provider.listing for provider in providers.values()]
-        )
+        self._providers = providers
 
     def __call__(self) -> ListProvidersResponse:
         """The providers in the order of the configuration."""
-        return self._response
+        return ListProvidersResponse(providers=[provider.listing for provider in self._providers.values()])

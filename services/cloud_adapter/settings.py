@@ -7,12 +7,15 @@ from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from meshkit.settings import MeshSettings, Strict
+
+LIVE: Final = frozenset({"providers", "cloud_adapter"})
+"""What a running adapter takes over when weir.yaml changes, with the secrets in files; all else needs a restart."""
 
 _MIB = 1024 * 1024
 _MOST_ANSWER_BYTES = 31 * _MIB  # an answer travels in one gRPC message, of which 32 MiB are allowed

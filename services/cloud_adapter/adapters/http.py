@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,13 @@ class HttpProvider:
         self._authorities = authorities
         self._now = now
         self._http: aiohttp.ClientSession | None = None
+        self._asking = 0
+        self._ended = asyncio.Event()
+
+    def is_like(self, other: HttpProvider) -> bool:
+        """Whether the settings and the secrets of both are the same."""
+        mine = (self._settings, self._block, self.listing, self._account.known())
+        return mine == (other._settings, other._block, other.listing, other._account.known())
 
     def redact(self, text: str) -> str:
         """The text without the provider's secrets and whatever looks like one."""
@@ -92,9 +99,27 @@ class HttpProvider:
             await self._http.close()
         await self._family.close()
 
+    async def idle(self, within_s: float) -> None:
+        """Returns once nobody is being answered, at the latest after so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._asking:
+                    self._ended.clear()
+                    await self._ended.wait()
+
     @asynccontextmanager
     async def ask(self, question: Question) -> AsyncIterator[_Answer]:
         """Sends the question; the answer's head is here on entering, and leaving ends the request."""
+        self._asking += 1
+        try:
+            async with self._asked(question) as answer:
+                yield answer
+        finally:
+            self._asking -= 1
+            self._ended.set()
+
+    @asynccontextmanager
+    async def _asked(self, question: Question) -> AsyncIterator[_Answer]:
         place, headers = self._account.choose()
         response = await self._send(question, headers)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class Answers:
         log: takes failures that an operator should know of.
     """
 
-    def __init__(self, providers: frozenset[str], registry: CollectorRegistry, log: Logger) -> None:
+    def __init__(self, providers: Container[str], registry: CollectorRegistry, log: Logger) -> None:
         self._providers = providers
         self._log = log
         self._answers = Counter(
