@@ -12,8 +12,11 @@ import grpc
 from betterproto2 import Message
 
 from gen.rpc import Metadata, Method
+from meshkit.certificates import Certificate, Watched
 from meshkit.codec import Codec, MalformedMessageError
 from meshkit.errors import Cancelled, InternalFault
+from meshkit.identity import Towards, dns_name
+from meshkit.renewing_channel import RenewingChannel
 from meshkit.status import from_rpc_error
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -30,9 +33,21 @@ CHANNEL_OPTIONS = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A plaintext channel to `host:port` or `unix:path`. The caller closes it."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def open_channel(address: str, towards: Towards | None = None) -> grpc.aio.Channel:
+    """A channel to `host:port` or `unix:path`. The caller closes it.
+
+    With `towards` both sides prove who they are, and renewed certificates are used for new connections; without it all
+    is plain text. Raises meshkit.certificates.CertificateUnusable.
+    """
+    if towards is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", dns_name(towards.server)))
+
+    def dial(own: Certificate) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(own.authorities, own.key, own.chain)
+        return grpc.aio.secure_channel(address, credentials, options=options)
+
+    return RenewingChannel(Watched(towards.own), dial)
 
 
 class ChannelTransport:

@@ -7,10 +7,10 @@ Unknown fields are dropped, unknown enum values kept. Nothing here is on a socke
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
 from importlib import resources
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from betterproto2 import Message, MessagePool
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -18,9 +18,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError
 
 from gen.message_pool import default_message_pool
+from meshkit.packed import Packed
 from meshkit.wire_time import fill_duration, fill_timestamp, read_duration, read_timestamp
 
 MessageT = TypeVar("MessageT", bound=Message)
+_PACKED: Final = frozenset({"weir.auth.v1.KeySnapshot.keys"})
 _UNFIT = (AttributeError, TypeError, ValueError, OverflowError, RecursionError, EncodeError)
 _Wire = Any  # an instance of a class that protobuf makes at run time
 
@@ -41,6 +43,8 @@ class _Field(NamedTuple):
     """Fills a sub-message; None for scalars."""
     read: Callable[[Any], Any] | None
     """Makes the dataclass's value of the wire's; None where it crosses as it is."""
+    pack: Callable[[Sequence[Any]], Sequence[bytes]] | None
+    """The wire form of each item of a packed list; None for every other field."""
     skip_falsy: bool
     """True where a falsy value is the default and needs no setting (not so for floats: -0.0)."""
 
@@ -82,12 +86,17 @@ class Codec:
     Args:
         descriptor_set: a serialised google.protobuf.FileDescriptorSet, imports before importers.
         types: knows the full name of each dataclass, as betterproto2 generates it.
+        packed: the full names of fields, lists of messages, whose items stay in their wire form: a decoded message has
+            a meshkit.packed.Packed there, and one to be encoded may have.
     """
 
-    def __init__(self, descriptor_set: bytes, types: MessagePool) -> None:
+    def __init__(self, descriptor_set: bytes, types: MessagePool, packed: Collection[str] = ()) -> None:
         self._types = types
+        self._packed = frozenset(packed)
         self._files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
-        self.pool = self.new_pool()
+        self.pool = descriptor_pool.DescriptorPool()
+        for file in self._files.file:
+            self.pool.Add(_with_packed(file, self._packed))
         self._shapes: dict[type[Message], _Shape] = {}
 
     def new_pool(self) -> descriptor_pool.DescriptorPool:
@@ -120,6 +129,10 @@ class Codec:
             raise MalformedMessageError(f"{message_type.__name__}: {error}") from error
         return message
 
+    def wire_class(self, message_type: type[Message]) -> type[_Wire]:
+        """The class that protobuf itself has for the message, for those who make very many."""
+        return self._shape(message_type).wire_class
+
     def _shape(self, message_type: type[Message]) -> _Shape:
         shape = self._shapes.get(message_type)
         if shape is None:
@@ -131,6 +144,8 @@ class Codec:
         return shape
 
     def _field(self, message_type: type[Message], field: FieldDescriptor) -> _Field:
+        if field.full_name in self._packed:
+            return self._packed_field(message_type, field)
         entry = _map_entry(field)
         value = field if entry is None else entry.fields_by_name["value"]
         fill, read_one = self._converters(message_type, field.name, value)
@@ -149,8 +164,27 @@ class Codec:
             has_presence=field.has_presence,
             fill=fill,
             read=read,
+            pack=None,
             skip_falsy=not field.has_presence
             and field.cpp_type not in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE),
+        )
+
+    def _packed_field(self, message_type: type[Message], field: FieldDescriptor) -> _Field:
+        unpack = partial(self.decode, _python_class(message_type, field.name))
+
+        def pack(items: Sequence[Any]) -> Sequence[bytes]:
+            return items.blobs if isinstance(items, Packed) else [self.encode(item) for item in items]
+
+        return _Field(
+            name=field.name,
+            oneof=None,
+            is_list=True,
+            is_map=False,
+            has_presence=False,
+            fill=None,
+            read=lambda wire: Packed(list(wire), unpack),
+            pack=pack,
+            skip_falsy=True,
         )
 
     def _converters(
@@ -165,6 +199,20 @@ class Codec:
             return special
         inner = self._shape(_python_class(owner, name))
         return inner.fill, inner.read
+
+
+def _with_packed(
+    file: descriptor_pb2.FileDescriptorProto, packed: Collection[str]
+) -> descriptor_pb2.FileDescriptorProto:
+    """The file with these fields as lists of bytes, which look the same on the wire as lists of messages."""
+    altered = descriptor_pb2.FileDescriptorProto()
+    altered.CopyFrom(file)
+    for message in altered.message_type:
+        for field in message.field:
+            if f"{file.package}.{message.name}.{field.name}" in packed:
+                field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+                field.ClearField("type_name")
+    return altered
 
 
 def _python_class(owner: type[Message], name: str) -> Any:
@@ -196,7 +244,9 @@ def _set(field: _Field, value: Any, wire: _Wire) -> None:
                 field.fill(item, target[key])
     elif field.is_list:
         target = getattr(wire, field.name)
-        if field.fill is None:
+        if field.pack is not None:
+            target.extend(field.pack(value))
+        elif field.fill is None:
             target.extend(value)
         else:
             for item in value:
@@ -218,4 +268,4 @@ _WELL_KNOWN: dict[str, tuple[Callable[[Any, _Wire], None], Callable[[Any], Any]]
 @cache
 def mesh_codec() -> Codec:
     """The codec of Weir's own contracts (gen/weir.binpb); made once per process because it is immutable."""
-    return Codec(resources.files("gen").joinpath("weir.binpb").read_bytes(), default_message_pool)
+    return Codec(resources.files("gen").joinpath("weir.binpb").read_bytes(), default_message_pool, _PACKED)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from betterproto2 import Message
 
 from gen.rpc import Metadata, Method, Peer
+from meshkit.callers import may_call, refusal
 from meshkit.errors import UpstreamTimeout
 from meshkit.ids import request_id
 from meshkit.serving import is_cancellation, noun
@@ -50,10 +51,11 @@ class InProcessTransport:
     are those of a channel: an error that the servicer did not mean becomes InternalFault and goes to the log.
 
     Args:
-        caller: the service that calls, as the servicer may know it.
+        caller: the service that calls: meshkit.callers says what it may call. Empty: nobody in particular, who may call
+            everything, as over a transport that proves nothing.
     """
 
-    def __init__(self, servicer: object, log: Logger, caller: str = "router") -> None:
+    def __init__(self, servicer: object, log: Logger, caller: str = "") -> None:
         self._servicer = servicer
         self._log = log
         self._caller = caller
@@ -98,6 +100,8 @@ class InProcessTransport:
                 yield answer
 
     def _call(self, method: Method, argument: Any, context: InProcessContext) -> Any:
+        if self._caller and not may_call(self._caller, method.path):
+            raise refusal(self._caller, method.path)
         return getattr(self._servicer, method.name)(argument, context)
 
     async def _step(self, method: Method, context: InProcessContext, ends_at: float | None, work: Any) -> Any:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from meshkit.certificates import CertificateUnusable
 from meshkit.server import AddressTakenError, run
 from meshkit.settings import SettingsError
 from meshkit.telemetry import Logger
@@ -20,12 +21,13 @@ def exit_status(log: Logger, main: Callable[[], Awaitable[None]], *cannot_start:
     Args:
         log: where a failed start is told.
         main: loads the settings, builds the service and serves it.
-        cannot_start: what it raises, beside AddressTakenError, when a start fails that may go well the next time.
+        cannot_start: what it raises when a start fails that may go well the next time; beside AddressTakenError and
+            CertificateUnusable.
 
     Returns:
         0; 2 for settings that cannot be used, each fault on a line of standard error; 1 for a failed start, in the log.
     """
-    cannot_start = (AddressTakenError, *cannot_start)
+    cannot_start = (AddressTakenError, CertificateUnusable, *cannot_start)
     try:
         run(main)
     except SettingsError as error:

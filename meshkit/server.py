@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
 import uvloop
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from meshkit.callers import Gate
+from meshkit.certificates import Certificate, CertificateUnusable, Watched
 from meshkit.channel import MAX_MESSAGE_BYTES
 from meshkit.codec import mesh_codec
+from meshkit.guarded import GuardedServer
 from meshkit.health import Health
+from meshkit.reload import Reload
 from meshkit.serving import Mount, Servicer
 from meshkit.settings import Listen
 from meshkit.telemetry import Logger, RpcMetrics, expose_metrics
 
+MAX_METADATA_BYTES = 128 * 1024
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # On by default it would let a stray second process share the port in silence.
     ("grpc.so_reuseport", 0),
+    # Above the edge's limit of 60 KiB. gRPC's own, 8 to 16 KiB, answers RESOURCE_EXHAUSTED, which a client takes for a
+    # rate limit and tries again.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
 )
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,7 +90,10 @@ class MeshServer:
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
 
     async def start(self) -> None:
-        """Binds, connects, then reports SERVING. Raises AddressTakenError if an address is taken."""
+        """Binds, connects, then reports SERVING.
+
+        Raises AddressTakenError if an address is taken, CertificateUnusable if the own certificate is.
+        """
         names = self._mount()
         self._bind()
         try:
@@ -106,15 +119,17 @@ class MeshServer:
 
     def _mount(self) -> list[str]:
         """Mounts the servicers, health and reflection; returns the names of the services."""
-        mount = Mount(mesh_codec(), RpcMetrics(self._registry), self._log)
+        security = self._listen.security
+        gate = Gate(security.who, self._registry, self._log, open_health=security.transport == "mesh")
+        mount = Mount(mesh_codec(), RpcMetrics(self._registry), self._log, gate)
+        guarded = GuardedServer(self._server, gate)
         for servicer in self._service.servicers:
             self._server.add_generic_rpc_handlers((mount.handlers(servicer),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         names = [servicer.SERVICE for servicer in self._service.servicers]
         names.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-        reflection.enable_server_reflection(
-            (*names, reflection.SERVICE_NAME), self._server, _reflection_pool()
-        )
+        reflector = reflection.aio.ReflectionServicer((*names, reflection.SERVICE_NAME), _reflection_pool())
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, guarded)
         return names
 
     def _bind(self) -> None:
@@ -122,9 +137,28 @@ class MeshServer:
         try:
             if address.startswith("unix:"):
                 _claim_socket(Path(address.removeprefix("unix:")))
-            self._server.add_insecure_port(address)
+            self._open_port(address)
+        except CertificateUnusable:
+            raise
         except (RuntimeError, OSError) as error:
             raise AddressTakenError(f"{self._name}: cannot listen on {address}: {error}") from error
+
+    def _open_port(self, address: str) -> None:
+        security = self._listen.security
+        if security.own is not None:
+            credentials = _credentials(Watched(security.own, self._renewed))
+            self._server.add_secure_port(address, credentials)
+            return
+        if security.transport == "loopback":
+            self._log.warning("transport loopback proves nothing of who calls: use it for debugging alone")
+        self._server.add_insecure_port(address)
+
+    def _renewed(self, outcome: Certificate | CertificateUnusable) -> None:
+        """Called from gRPC's threads."""
+        if isinstance(outcome, Certificate):
+            self._log.info("certificate renewed", ends=outcome.ends)
+        else:
+            self._log.warning("certificate not renewed, the one before is used on", reason=str(outcome))
 
     def _expose_metrics(self) -> None:
         host, port = self._listen.metrics_host, self._listen.metrics_port
@@ -141,9 +175,36 @@ class MeshServer:
         self._exits.push_async_callback(asyncio.to_thread, httpd.shutdown)
 
 
+def _credentials(own: Watched) -> grpc.ServerCredentials:
+    """TLS that demands a certificate of every client. gRPC asks for the newest of ours before each handshake."""
+    used = own.current()
+
+    def configuration(certificate: Certificate) -> Any:
+        pair = (certificate.key, certificate.chain)
+        return grpc.ssl_server_certificate_configuration([pair], certificate.authorities)
+
+    def newest() -> Any:
+        nonlocal used
+        certificate = own.current()
+        if certificate is used:
+            return None
+        used = certificate
+        return configuration(certificate)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(used), newest, require_client_authentication=True
+    )
+
+
 def _claim_socket(path: Path) -> None:
-    """Makes the socket's folder. Raises OSError if a process listens there: gRPC would take the path from it."""
+    """Makes the socket's folder, for this user alone: that is all that keeps others from calling.
+
+    Raises OSError if others may enter the folder, or if a process listens there: gRPC would take the path from it.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = path.parent.stat()
+    if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
+        raise PermissionError(f"{path.parent} is open to other users: make it yours, with mode 0700")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -188,12 +249,20 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 async def serve(
-    name: str, service: Service, listen: Listen, registry: CollectorRegistry, log: Logger
+    name: str,
+    service: Service,
+    listen: Listen,
+    registry: CollectorRegistry,
+    log: Logger,
+    reload: Reload | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then drains."""
+    """Serves until SIGINT or SIGTERM, then drains. `reload` keeps the settings up to date meanwhile."""
+    if reload is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it ends no process that has not begun to serve
     server = MeshServer(name, service, listen, registry, log)
     await server.start()
     try:
-        await until_signal()
+        async with nullcontext() if reload is None else reload.following():
+            await until_signal()
     finally:
         await server.stop()

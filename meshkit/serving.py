@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import grpc
 
 from gen.rpc import Metadata, Method, Peer
+from meshkit.callers import Gate
 from meshkit.codec import Codec, MalformedMessageError
 from meshkit.errors import Cancelled, InternalFault, InvalidRequest, WeirError
 from meshkit.ids import request_id
@@ -28,17 +29,18 @@ class Servicer(Protocol):
 class ServerContext:
     """What a servicer may know of the call it answers (gen.rpc.RpcContext)."""
 
-    __slots__ = ("_context", "_metadata", "request_id")
+    __slots__ = ("_context", "_metadata", "caller", "request_id")
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._context = context
+        self.caller = ""
         self._metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
         self.request_id = request_id(self._metadata.get(REQUEST_ID))
 
     @property
     def peer(self) -> Peer:
         """Who calls."""
-        return Peer("", self._context.peer())
+        return Peer(self.caller, self._context.peer())
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
@@ -75,13 +77,15 @@ class Mount:
     """Turns servicers into generic handlers of one server.
 
     Order around every call, outermost first: metrics (they must see every outcome), errors (the metrics read the code
-    that they set), codec (malformed bytes are an error like any other), the servicer.
+    that they set), the gate (who may not call is told nothing of what it sent), codec (malformed bytes are an error
+    like any other), the servicer.
     """
 
-    def __init__(self, codec: Codec, metrics: RpcMetrics, log: Logger) -> None:
+    def __init__(self, codec: Codec, metrics: RpcMetrics, log: Logger, gate: Gate | None = None) -> None:
         self._codec = codec
         self._metrics = metrics
         self._log = log
+        self._gate = gate
 
     def handlers(self, servicer: Servicer) -> grpc.GenericRpcHandler:
         """The handlers of every method of one servicer."""
@@ -111,6 +115,7 @@ class Mount:
             server_context = ServerContext(context)
             with self._metrics.track(method.path) as tracked:
                 try:
+                    self._admit(server_context, context, method)
                     answer = await call(self._argument(method, raw), server_context)
                     return self._codec.encode(answer)
                 except (Exception, asyncio.CancelledError) as error:
@@ -124,6 +129,7 @@ class Mount:
             server_context = ServerContext(context)
             with self._metrics.track(method.path) as tracked:
                 try:
+                    self._admit(server_context, context, method)
                     async with aclosing(call(self._argument(method, raw), server_context)) as answers:
                         async for answer in answers:
                             yield self._codec.encode(answer)
@@ -132,6 +138,12 @@ class Mount:
                     raise
 
         return handle
+
+    def _admit(
+        self, server_context: ServerContext, context: grpc.aio.ServicerContext[Any, Any], method: Method
+    ) -> None:
+        if self._gate is not None:
+            server_context.caller = self._gate.admit(context, method.path)
 
     def _argument(self, method: Method, raw: Any) -> Any:
         if method.client_streaming:

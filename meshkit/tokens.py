@@ -58,13 +58,15 @@ class Token:
         return sha256(self.secret.encode("ascii")).digest()
 
 
-def mint(random_bytes: Callable[[int], bytes]) -> Token:
+def mint(random_bytes: Callable[[int], bytes], key_id: str | None = None) -> Token:
     """A new token.
 
     Args:
         random_bytes: gives as many unpredictable bytes as asked for (`secrets.token_bytes`).
+        key_id: of a key that gets a new secret; absent means that the id is new too.
     """
-    key_id = _digits(int.from_bytes(random_bytes(_ID_BYTES), "big"), _BASE32, _ID_CHARS)
+    if key_id is None:
+        key_id = _digits(int.from_bytes(random_bytes(_ID_BYTES), "big"), _BASE32, _ID_CHARS)
     body = _digits(int.from_bytes(random_bytes(_RANDOM_BYTES), "big"), _BASE62, _RANDOM_CHARS)
     return Token(key_id, body + _checksum(key_id, body))
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 import yaml
 
+from meshkit.settings_faults import Fault
+from meshkit.yaml_places import place_of
+
 _REFERENCE = re.compile(r"\$(?P<escape>\$(?=\{))|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?")
 _RETYPED_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null"))
@@ -50,26 +53,38 @@ class ExpandedValues:
         self._loader = loader
         self._environment = environment
         self._seen: set[int] = set()
-        self.faults: list[str] = []
+        self.faults: list[Fault] = []
 
-    def visit(self, node: yaml.Node | None) -> None:
-        """Expands the values at and below `node`, each once however many aliases lead to it; keys stay."""
+    def visit(self, node: yaml.Node | None, path: str = "") -> None:
+        """Expands the values at and below `node`, each once however many aliases lead to it; keys stay.
+
+        `path` is where it stands, dotted.
+        """
         if node is None or id(node) in self._seen:
             return
         self._seen.add(id(node))
         if isinstance(node, yaml.ScalarNode):
-            self._expand(node)
+            self._expand(node, path)
         elif isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self.visit(item)
+            for at, item in enumerate(node.value):
+                self.visit(item, _below(path, at))
         elif isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for name in sorted({key for key in keys if keys.count(key) > 1}):
-                self._fault(node, f"{name}: named twice in one mapping")
-            for _, value in node.value:
-                self.visit(value)
+            self._note_twice_named(node, path)
+            for key, value in node.value:
+                self.visit(value, _below(path, key.value) if isinstance(key, yaml.ScalarNode) else path)
 
-    def _expand(self, node: yaml.ScalarNode) -> None:
+    def _note_twice_named(self, node: yaml.MappingNode, path: str) -> None:
+        first: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in first:
+                line = place_of(first[key.value].start_mark).line
+                self._fault(key, _below(path, key.value), f"named twice in one mapping, first in line {line}")
+            else:
+                first[key.value] = key
+
+    def _expand(self, node: yaml.ScalarNode, path: str) -> None:
         reference = _REFERENCE.search(node.value)
         if reference is None:
             return
@@ -77,10 +92,14 @@ class ExpandedValues:
         try:
             node.value = expand(node.value, self._environment)
         except VariableError as error:
-            self._fault(node, str(error))
+            self._fault(node, path, str(error))
         # A plain value that is one variable may be a number, a boolean or null, and nothing else but text.
         tag = self._loader.resolve(yaml.ScalarNode, node.value, (True, False)) if whole else None  # type: ignore[no-untyped-call] # the stubs leave it out
         node.tag = tag if tag in _RETYPED_TAGS else "tag:yaml.org,2002:str"
 
-    def _fault(self, node: yaml.Node, text: str) -> None:
-        self.faults.append(f"line {node.start_mark.line + 1}: {text}")
+    def _fault(self, node: yaml.Node, path: str, text: str) -> None:
+        self.faults.append(Fault(*place_of(node.start_mark), path, text))
+
+
+def _below(path: str, step: object) -> str:
+    return f"{path}.{step}" if path else str(step)

@@ -16,11 +16,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, LiteralString, TypeVar
 
+import grpc
 import psycopg
 import yaml
 
 from gen.weir.ledger.v1 import Outcome
+from meshkit.channel import open_channel
+from meshkit.identity import Peers
+from meshkit.settings import ServiceName
 from tests.fakes.ports import free_ports, free_run
+from weirctl.config import running
 from weirctl.postgres_prepare import SUPERUSER
 from weirctl.postgres_server import DATABASE
 
@@ -132,6 +137,11 @@ class RunningWeir:
     def edge(self) -> str:
         """`host:port` of the edge."""
         return f"127.0.0.1:{self.document['ports']['edge']}"
+
+    def channel(self, service: ServiceName, worker: int = 0, caller: Peers = "operator") -> grpc.aio.Channel:
+        """A channel to a service's own port or socket as `caller`, whatever the transport; the test closes it."""
+        settings = running(self.home)
+        return open_channel(settings.address(service, worker), settings.towards(service, caller))
 
     @property
     def base_url(self) -> str:

@@ -53,11 +53,15 @@ class Stronghold:
 
     def alter(self, statement: str, token: str) -> None:
         """Changes the row of a key, by hand."""
+        with self.database() as connection:
+            connection.execute(statement.encode(), (token.split("_")[1],))
+
+    def database(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection as PostgreSQL's own superuser; leaving its context commits and closes it."""
         dsn = psycopg.conninfo.make_conninfo(
             host=str(self.weir.home.resolve() / "run" / "postgres"), user=SUPERUSER, dbname=DATABASE
         )
-        with psycopg.connect(dsn) as connection:
-            connection.execute(statement.encode(), (token.split("_")[1],))
+        return psycopg.connect(dsn)
 
     def jwt(self, alg: str = "ES256", **changes: Any) -> str:
         """A token of the issuer, good now but for the changes."""
@@ -100,6 +104,8 @@ def document(provider: Provider, jwks: Path, topology: str, flood_delay_s: float
         default_model=MODEL,
         auth={"issuers": {"work": issuer}},
         router={"identity": {"flood_delay_s": flood_delay_s}},
+        # Tests that send a byte at a time see the end of it sooner.
+        edge={"request_headers_s": 2, "request_s": 5},
     )
 
 

@@ -19,7 +19,8 @@ LIMIT_S = 60
 def _started(folder: Path, config: str, dsn: str | None) -> Iterator["subprocess.Popen[str]"]:
     """The ledger's process; killed at the end if it still runs."""
     path = folder / "weir.yaml"
-    path.write_text(config, encoding="utf-8")
+    # A process of its own, with nobody to make it a certificate.
+    path.write_text(f"transport: uds\n{config}", encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WEIR_")}
     environment |= {"WEIR_CONFIG": str(path), "WEIR_HOME": str(folder)}
     if dsn is not None:
@@ -42,7 +43,7 @@ def _free_port() -> int:
 @pytest.mark.parametrize(
     ("config", "dsn", "status", "said"),
     [
-        ("ledger: {poolsize: 3}", "dbname=x", 2, "ledger.poolsize: Extra inputs are not permitted"),
+        ("ledger: {poolsize: 3}", "dbname=x", 2, "ledger.poolsize: unknown key"),
         ("ledger: {prices_file: /nowhere/prices.yaml}", "dbname=x", 2, "/nowhere/prices.yaml: No such file"),
         ("", None, 2, "postgres_dsn: the ledger needs it"),
         ("", "postgresql://who:s3cret@127.0.0.1:1/db", 1, "PostgreSQL at host=127.0.0.1 port=1"),
@@ -68,7 +69,7 @@ def test_a_ledger_serves_until_it_is_told_to_stop(
 ) -> None:
     """Today and three days more have partitions when it serves; a signal ends it with status 0, nothing left open."""
     # The ledger's metrics are two ports above the first.
-    config = f"transport: uds\nports: {{metrics: {_free_port() - 2}}}"
+    config = f"ports: {{metrics: {_free_port() - 2}}}"
     with _started(tmp_path, config, postgres_dsn) as process:
         assert process.stderr is not None
         lines: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 
 from gen.weir.router.v1 import ListModelsRequest
 from gen.weir.router.v1.service import RouterClient
-from meshkit.channel import ChannelTransport, open_channel
+from meshkit.channel import ChannelTransport
 from meshkit.codec import mesh_codec
 from tests.harness.running_weir import RunningWeir, wait_for, weir_command
 
@@ -69,7 +69,7 @@ async def test_new_key_works_at_once_on_every_worker(weir: RunningWeir) -> None:
     """No worker has to wait for the next copy of the key set."""
     key = new_key(weir, f"team-{uuid4().hex[:8]}")
     for worker in range(2):
-        async with open_channel(f"127.0.0.1:{weir.document['ports']['router'] + worker}") as channel:
+        async with weir.channel("router", worker) as channel:
             router = RouterClient(ChannelTransport(channel, mesh_codec()))
             bearer = (("authorization", f"Bearer {key}"),)
             assert (await router.list_models(ListModelsRequest(), metadata=bearer)).models
@@ -117,8 +117,16 @@ def test_second_up_says_who_runs(weir: RunningWeir) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("ask", "Hello?"), ("keys", "create", "--org", "a", "--team", "b"), ("usage",)],
-    ids=lambda words: words[0],
+    [
+        ("status",),
+        ("ask", "Hello?"),
+        ("usage",),
+        ("audit",),
+        ("samples",),
+        ("keys", "create", "--org", "a", "--team", "b"),
+        ("keys", "list"),
+    ],
+    ids=" ".join,
 )
 def test_command_where_nothing_runs(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """It says so, says what to do, and fails; `weir down` says so too, and is content."""

@@ -47,7 +47,7 @@ def test_transport_uds(home: Path, provider: Provider) -> None:
     weir = RunningWeir(home, with_cloud(provider, transport="uds"), environment={"FAKE_API_KEY": "sk-fake"})
     weir.start()
     try:
-        sockets = {path.name for path in (home / "run").glob("*.sock")}
+        sockets = {path.name for path in (home / "run" / "mesh").glob("*.sock")}
         assert sockets == {
             "auth-0.sock",
             "cloud_adapter-0.sock",

@@ -219,7 +219,7 @@ async def test_process_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.cloud_adapter", env=environment, cwd=ROOT, stderr=PIPE
     )
-    channel = open_channel(f"unix:{home}/run/cloud_adapter-0.sock")
+    channel = open_channel(f"unix:{home}/run/mesh/cloud_adapter-0.sock")
     try:
         assert process.stderr is not None
         lines: list[bytes] = []

@@ -18,10 +18,18 @@ from psycopg.conninfo import conninfo_to_dict
 
 from gen.weir.ledger.v1 import Entry, Outcome, RecordRequest, RecordResponse, UsageRequest, UsageRow
 from gen.weir.ledger.v1.service import LedgerClient
-from gen.weir.type.v1 import Locality, Target, Usage
+from gen.weir.type.v1 import Locality, Principal, Target, Usage
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
-from meshkit.errors import InvalidRequest, LedgerUnavailable
+from meshkit.errors import (
+    Forbidden,
+    InvalidRequest,
+    KeyInvalid,
+    KeyMissing,
+    KeyRevoked,
+    LedgerUnavailable,
+    UpstreamError,
+)
 from meshkit.inprocess import InProcessTransport
 from meshkit.server import MeshServer
 from meshkit.settings import Listen, SettingsError
@@ -30,6 +38,7 @@ from meshkit.wire_time import NanoDatetime
 from services.ledger.bootstrap import build
 from services.ledger.settings import LedgerBlock, LedgerSettings
 from tests.fakes.ledger import an_entry
+from tests.fakes.ledger_auth import ADMIN, CHATTER, READER, STRANGER, FakeAuth, bearer
 
 DRAIN = timedelta(seconds=30)
 SEEN = timedelta(seconds=10)
@@ -41,6 +50,7 @@ class Running:
     """A ledger and a client of it."""
 
     client: LedgerClient
+    auth: FakeAuth
     server: MeshServer
     registry: CollectorRegistry
 
@@ -48,14 +58,15 @@ class Running:
 @asynccontextmanager
 async def _ledger(dsn: str, folder: Path) -> AsyncIterator[Running]:
     block = LedgerBlock(checkout_timeout_s=1)
-    registry, log = CollectorRegistry(), Logger("ledger")
-    service = build(LedgerSettings(postgres_dsn=dsn, ledger=block), registry, log)
+    registry, log, auth = CollectorRegistry(), Logger("ledger"), FakeAuth()
+    asks_auth = InProcessTransport(auth, log, caller="ledger")
+    service = build(LedgerSettings(postgres_dsn=dsn, ledger=block), asks_auth, registry, log)
     address = f"unix:{folder}/ledger.sock"
     server = MeshServer("ledger", service, Listen(address, "127.0.0.1", 0, DRAIN), registry, log)
     await server.start()
     channel = open_channel(address)
     try:
-        yield Running(LedgerClient(ChannelTransport(channel, mesh_codec())), server, registry)
+        yield Running(LedgerClient(ChannelTransport(channel, mesh_codec())), auth, server, registry)
     finally:
         await channel.close()
         await server.stop()
@@ -99,7 +110,7 @@ class Sender:
 
 
 async def _rows(client: LedgerClient) -> list[UsageRow]:
-    return (await client.usage(UsageRequest())).rows
+    return (await client.usage(UsageRequest(), metadata=bearer(ADMIN))).rows
 
 
 async def _attempts(client: LedgerClient) -> int:
@@ -266,7 +277,7 @@ async def test_two_ledgers_share_one_database(postgres_dsn: str, tmp_path: Path)
     """They start together, take the same entries, and agree."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
     entries = [_entry(begun_at=datetime.now(UTC) - timedelta(days=days)) for days in range(20)]
     async with _ledger(postgres_dsn, folders[0]) as one, _ledger(postgres_dsn, folders[1]) as two:
         assert await asyncio.gather(*(Sender(each.client).send(entries) for each in (one, two))) == [1, 1]
@@ -276,7 +287,8 @@ async def test_two_ledgers_share_one_database(postgres_dsn: str, tmp_path: Path)
 async def test_the_same_service_without_a_socket(postgres_dsn: str) -> None:
     """The compact topology: the generated client over the servicer in the same process."""
     registry, log = CollectorRegistry(), Logger("ledger")
-    service = build(LedgerSettings(postgres_dsn=postgres_dsn), registry, log)
+    asks_auth = InProcessTransport(FakeAuth(), log, caller="ledger")
+    service = build(LedgerSettings(postgres_dsn=postgres_dsn), asks_auth, registry, log)
     await service.start()
     try:
         client = LedgerClient(InProcessTransport(service.servicer, log))
@@ -286,6 +298,40 @@ async def test_the_same_service_without_a_socket(postgres_dsn: str) -> None:
         assert await _attempts(client) == 2
     finally:
         await service.stop()
+
+
+async def test_a_reader_is_shown_its_own_team(ledger: Running) -> None:
+    """The admin sees the other team too; several reports in a row ask Auth about each key once."""
+    owners = [Principal(key_id=f"key-{team}", org="acme", team=team) for team in ("blue", "red")]
+    assert await Sender(ledger.client).send([_entry(principal=owner) for owner in owners]) == 1
+    for _ in range(2):
+        own = (await ledger.client.usage(UsageRequest(), metadata=bearer(READER))).rows
+        assert [row.principal for row in own] == owners[:1]
+    assert len(await _rows(ledger.client)) == len(owners)
+    assert ledger.auth.asked == 2
+
+
+async def test_who_may_not_read_usage(ledger: Running) -> None:
+    """No key, an unknown one, one without the scope, a revoked one, and Auth away: each its own error."""
+    usage = ledger.client.usage
+    ledger.auth.keys[READER.key_id].revoked_at = datetime.now(UTC)
+    with pytest.raises(KeyMissing):
+        await usage(UsageRequest())
+    with pytest.raises(KeyInvalid):
+        await usage(UsageRequest(), metadata=bearer(STRANGER))
+    with pytest.raises(Forbidden, match="usage:read or admin"):
+        await usage(UsageRequest(), metadata=bearer(CHATTER))
+    with pytest.raises(KeyRevoked):
+        await usage(UsageRequest(), metadata=bearer(READER))
+    ledger.auth.away = True
+    with pytest.raises(UpstreamError, match="auth does not answer"):
+        await usage(UsageRequest(), metadata=bearer(ADMIN))
+
+
+async def test_entries_are_taken_without_a_key(ledger: Running) -> None:
+    """Record is the routers', whom their certificates name; Auth is not asked."""
+    assert await Sender(ledger.client).send([_entry()]) == 1
+    assert ledger.auth.asked == 0
 
 
 async def test_malformed_bytes_are_refused(ledger: Running, tmp_path: Path) -> None:
@@ -318,5 +364,6 @@ async def test_a_client_that_leaves_in_mid_stream_harms_nobody(ledger: Running) 
 
 def test_a_ledger_without_a_database_does_not_start() -> None:
     """The key that is missing is named."""
+    log = Logger("ledger")
     with pytest.raises(SettingsError, match="postgres_dsn"):
-        build(LedgerSettings(), CollectorRegistry(), Logger("ledger"))
+        build(LedgerSettings(), InProcessTransport(FakeAuth(), log), CollectorRegistry(), log)
