@@ -6,8 +6,8 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from weirctl import admin_key, prepare_triton, sandbox_command, triton_server
 from weirctl import postgres_server as postgres
-from weirctl import prepare_triton, sandbox_command, triton_server
 from weirctl.config import Config
 from weirctl.part import CannotStart, Part
 from weirctl.probes import http_ok, postgres_ready, triton_answers
@@ -116,7 +116,8 @@ def sandbox_part(config: Config, around: Surroundings) -> Part:
 
 def _triton_set_up(config: Config, around: Surroundings) -> Callable[[], Awaitable[None]]:
     # pip, too, has its settings in the user's environment.
-    environment = {name: value for name, value in around.environment.items() if name not in config.secrets}
+    kept_back = {*config.secrets, admin_key.VARIABLE}
+    environment = {name: value for name, value in around.environment.items() if name not in kept_back}
     arguments = prepare_triton.argv(config.command.triton_settings())
 
     async def set_up() -> None:

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -18,16 +19,21 @@ from meshkit.errors import WeirError
 from meshkit.inprocess import InProcessTransport
 from meshkit.postgres import DatabaseUnavailableError, MigrationError
 from meshkit.process import exit_status
+from meshkit.reload import Reload, Reloaded
 from meshkit.server import Service, serve
 from meshkit.serving import Servicer
 from meshkit.settings import load
 from meshkit.telemetry import Logger
+from services.auth import settings as auth_settings
 from services.auth.bootstrap import build as build_auth
 from services.auth.settings import AuthSettings
+from services.cloud_adapter import settings as cloud_adapter_settings
 from services.cloud_adapter.bootstrap import build as build_cloud_adapter
 from services.cloud_adapter.settings import CloudAdapterSettings
+from services.ledger import settings as ledger_settings
 from services.ledger.bootstrap import build as build_ledger
 from services.ledger.settings import LedgerSettings
+from services.router import settings as router_settings
 from services.router.bootstrap import Neighbours
 from services.router.bootstrap import build as build_router
 from services.router.settings import RouterSettings
@@ -37,15 +43,28 @@ class Compact:
     """Every service of one process (meshkit.server.Service). Neighbours start before the router and stop after it."""
 
     def __init__(self, worker: int, registry: CollectorRegistry, log: Logger) -> None:
-        auth = build_auth(load(AuthSettings), registry, log)
-        ledger = build_ledger(load(LedgerSettings), registry, log)
-        cloud_adapter = build_cloud_adapter(load(CloudAdapterSettings), registry, log)
+        of_auth, of_ledger = load(AuthSettings), load(LedgerSettings)
+        of_adapter, of_router = load(CloudAdapterSettings), load(RouterSettings)
+        auth = build_auth(of_auth, registry, log)
+        asks_auth = InProcessTransport(auth.servicer, log, caller="ledger")
+        ledger = build_ledger(of_ledger, asks_auth, registry, log)
+        cloud_adapter = build_cloud_adapter(of_adapter, registry, log)
         neighbours = Neighbours(
-            auth=InProcessTransport(auth.servicer, log),
-            cloud_adapter=InProcessTransport(cloud_adapter.servicer, log),
-            ledger=InProcessTransport(ledger.servicer, log),
+            auth=InProcessTransport(auth.servicer, log, caller="router"),
+            cloud_adapter=InProcessTransport(cloud_adapter.servicer, log, caller="router"),
+            ledger=InProcessTransport(ledger.servicer, log, caller="router"),
         )
-        router = build_router(load(RouterSettings), neighbours, registry, log)
+        router = build_router(of_router, neighbours, registry, log)
+        self.reload: Final = Reload(
+            [
+                Reloaded(auth, of_auth, auth_settings.LIVE),
+                Reloaded(ledger, of_ledger, ledger_settings.LIVE),
+                Reloaded(cloud_adapter, of_adapter, cloud_adapter_settings.LIVE),
+                Reloaded(router, of_router, router_settings.LIVE),
+            ],
+            registry,
+            log,
+        )
         self._auth = auth
         self._services: Sequence[Service] = (auth, ledger, cloud_adapter, router)
         served = self._services if worker == 0 else (router,)
@@ -83,7 +102,8 @@ def main() -> int:
 async def _serve(worker: int, log: Logger) -> None:
     registry = CollectorRegistry()
     listen = load(RouterSettings).listen("router", worker)
-    await serve("router", Compact(worker, registry, log), listen, registry, log)
+    compact = Compact(worker, registry, log)
+    await serve("router", compact, listen, registry, log, compact.reload)
 
 
 if __name__ == "__main__":

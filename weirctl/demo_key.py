@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gen.weir.auth.v1 import AuthenticateRequest, CreateKeyRequest
 from gen.weir.auth.v1.service import AuthClient
 from meshkit.errors import KeyExpired, KeyInvalid, KeyMissing, KeyRevoked
 from meshkit.tokens import parse
+from weirctl import admin_key
 
 _NAME = "demo-key"
 _ORG = "demo"
@@ -24,13 +26,18 @@ def read(home: Path) -> str | None:
     return None
 
 
-async def ensure(home: Path, auth: AuthClient) -> str:
-    """The token of a key that Auth knows: the one kept, or a new one in its place. Raises WeirError."""
+async def ensure(home: Path, auth: AuthClient, environment: Mapping[str, str]) -> str:
+    """The token of a key that Auth knows: the one kept, or a new one in its place, made with the admin key.
+
+    The home's own admin key comes first: what WEIR_ADMIN_KEY holds may be for another Weir.
+    Raises WeirError, NoAdminKey.
+    """
     token = read(home)
     if token is not None and await _authenticates(token, auth):
         return token
     request = CreateKeyRequest(org=_ORG, team=_ORG, label="made by weir up")
-    token = (await auth.create_key(request, timeout=_LIMIT)).token
+    admin = admin_key.of_home(home) or admin_key.find(home, environment)
+    token = (await auth.create_key(request, timeout=_LIMIT, metadata=admin.metadata)).token
     _write(home / _NAME, token)
     return token
 

@@ -34,6 +34,11 @@ def hold(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def path_in(home: Path) -> Path:
+    """The lock's file, which was last written when the holder took it."""
+    return home / _NAME
+
+
 def holder(home: Path) -> int | None:
     """The process of the `weir up` that runs for `home`; None if none does."""
     with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gen.rpc import Transport
+from meshkit.certificates import CertificateUnusable
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
 from meshkit.settings import ServiceName, SettingsError
@@ -21,6 +22,13 @@ class NotUp(Exception):
         super().__init__(f"Weir is not up for {home} (start it with `weir up`, or set WEIR_HOME)")
 
 
+class Unproven(NotUp):
+    """This user has no usable certificate of the operator; the text names the file."""
+
+    def __init__(self, fault: CertificateUnusable) -> None:
+        Exception.__init__(self, f"The services know nobody without a certificate: {fault}")
+
+
 def state_of(home: Path) -> state_file.MeshState:
     """What the running `weir up` says of its mesh. Raises NotUp."""
     state = state_file.read(home)
@@ -31,11 +39,14 @@ def state_of(home: Path) -> state_file.MeshState:
 
 @asynccontextmanager
 async def transport_to(service: ServiceName, home: Path) -> AsyncIterator[Transport]:
-    """Carries calls to a service of the mesh that runs for `home`. Raises NotUp."""
+    """Carries calls to a service of the mesh that runs for `home`. Raises NotUp, Unproven."""
     state_of(home)
     try:
-        address = running(home).address(service)
+        settings = running(home)
+        channel = open_channel(settings.address(service), settings.towards(service, "operator"))
     except SettingsError as error:
         raise NotUp(home) from error
-    async with open_channel(address) as channel:
+    except CertificateUnusable as error:
+        raise Unproven(error) from error
+    async with channel:
         yield ChannelTransport(channel, mesh_codec())

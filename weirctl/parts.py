@@ -8,10 +8,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 from edge.command import command as edge_command
 from edge.drain import DrainFailedError, drain
 from edge.render import render
+from edge.tls import EdgeTls
 from meshkit.settings import CONFIG_VARIABLE, HOME_VARIABLE, POSTGRES_VARIABLE, ServiceName
 from weirctl import postgres_server as postgres
 from weirctl.backend_parts import POSTGRES, SANDBOX, TRITON, postgres_part, sandbox_part, triton_part
@@ -20,13 +22,14 @@ from weirctl.part import Part
 from weirctl.probes import grpc_serving, http_ok
 from weirctl.surroundings import ROOT, Surroundings
 
-EDGE = "edge"
+EDGE: Final = "edge"
 _NEIGHBOURS: tuple[ServiceName, ...] = ("auth", "ledger", "cloud_adapter")
 _NEEDS_DATABASE: frozenset[str] = frozenset({"auth", "ledger"})
 _STOP_MARGIN_S = 5.0
 # A busy machine may take long to import what a service is made of.
 _READY_WITHIN_S = 60.0
-# How a provider is reached through the user's proxy or trusted by the user's certificates; for cloud_adapter alone.
+# How others are reached through the user's proxy or trusted by the user's certificates: for cloud_adapter, and for auth
+# where an issuer of tokens publishes its keys at a URL.
 _OUTWARD = (
     "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
@@ -55,6 +58,8 @@ def _service(config: Config, around: Surroundings, name: ServiceName) -> Part:
         needs = frozenset({POSTGRES}) if around.database else frozenset()
     if name == "cloud_adapter":
         environment |= _outward(config, around)
+    if name == "auth" and _fetches_keys(config):
+        environment |= _way_out(around)
     return _python_part(config, around, (name, 0), ("-m", f"services.{name}"), environment, needs)
 
 
@@ -92,7 +97,7 @@ def _python_part(
         argv=(sys.executable, "-P", *arguments),
         environment=environment,
         directory=around.directory,
-        probe=grpc_serving(address),
+        probe=grpc_serving(address, config.command.towards(listener[0], "operator")),
         depends_on=needs,
         address=address,
         ready_within_s=_READY_WITHIN_S,
@@ -113,12 +118,20 @@ def _edge(config: Config, around: Surroundings) -> Part:
     routers = [command.address("router", worker) for worker in range(command.workers)]
     admin = f"127.0.0.1:{command.ports.edge_admin}"
     bootstrap = config.run / "envoy.yaml"
+    tls = _edge_tls(config)
 
     async def write_bootstrap() -> None:
         text = render(
-            command.edge, port=command.ports.edge, admin_port=command.ports.edge_admin, routers=routers
+            command.edge,
+            port=command.ports.edge,
+            admin_port=command.ports.edge_admin,
+            routers=routers,
+            auth=command.address("auth"),
+            tls=tls,
         )
         bootstrap.write_text(text, encoding="utf-8")
+        for path, content in ({} if tls is None else tls.secret_files()).items():
+            path.write_text(content, encoding="utf-8")
 
     async def drain_edge() -> None:
         try:
@@ -138,6 +151,13 @@ def _edge(config: Config, around: Surroundings) -> Part:
         before_start=write_bootstrap,
         drain=drain_edge,
     )
+
+
+def _edge_tls(config: Config) -> EdgeTls | None:
+    towards = config.command.towards("auth", EDGE)
+    if towards is None:
+        return None
+    return EdgeTls(towards.own, config.command.mtls.trust_domain, config.run, towards.server)
 
 
 def _environment(config: Config, around: Surroundings) -> dict[str, str]:
@@ -161,5 +181,13 @@ def _database(config: Config, around: Surroundings) -> dict[str, str]:
 
 
 def _outward(config: Config, around: Surroundings) -> dict[str, str]:
-    chosen = {name: around.environment[name] for name in _OUTWARD if name in around.environment}
-    return {**chosen, **config.secrets}
+    return {**_way_out(around), **config.secrets}
+
+
+def _way_out(around: Surroundings) -> dict[str, str]:
+    return {name: around.environment[name] for name in _OUTWARD if name in around.environment}
+
+
+def _fetches_keys(config: Config) -> bool:
+    issuers = (config.document.get("auth") or {}).get("issuers") or {}
+    return any("jwks_url" in issuer for issuer in issuers.values())

@@ -73,7 +73,7 @@ def prepare(
     account = _account()
     try:
         files = PostgresFiles(
-            programs=_programs(programs or _wheel_programs(), account, shelter, progress),
+            programs=_programs(programs or wheel_programs(), account, shelter, progress),
             data=_data_folder(home, account, shelter, progress),
             sockets=_socket_folder(home, account, progress),
             account=account,
@@ -112,7 +112,8 @@ def remove_sockets(files: PostgresFiles) -> None:
     shutil.rmtree(files.sockets, ignore_errors=True)
 
 
-def _wheel_programs() -> Path:
+def wheel_programs() -> Path:
+    """The folder of PostgreSQL's programs. Raises PostgresSetUpFailed."""
     # Found, not imported: the wheel's import makes folders and warns.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.submodule_search_locations:

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from meshkit.certificates import CertificateUnusable
 from meshkit.channel import open_channel
+from meshkit.identity import Towards
 from weirctl import postgres_server as postgres
 from weirctl.part import NotReady
 from weirctl.triton_probe import TritonNotReady, TritonProbe
@@ -21,11 +23,17 @@ _ANSWER_LIMIT_S = 2.0
 _TRITON_ANSWER_LIMIT_S = 10.0
 
 
-def grpc_serving(address: str) -> Probe:
+def grpc_serving(address: str, towards: Towards | None = None) -> Probe:
     """A service of the mesh: grpc.health.v1 says SERVING for the whole server."""
 
+    def channel_to() -> grpc.aio.Channel:
+        try:
+            return open_channel(address, towards)
+        except CertificateUnusable as error:
+            raise NotReady(str(error)) from error
+
     async def probe() -> None:
-        async with open_channel(address) as channel:
+        async with channel_to() as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)

@@ -24,6 +24,11 @@ def memory_bytes(pid: int) -> int | None:
     return sum(sizes) if sizes else None
 
 
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    return list(_tree(pid, _children()))
+
+
 def _tree(pid: int, children: dict[int, list[int]]) -> Iterator[int]:
     yield pid
     for child in children.get(pid, ()):

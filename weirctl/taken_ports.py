@@ -63,14 +63,28 @@ def _fault(want: WantedPort) -> str | None:
 
 def owner(port: int) -> str:
     """The process that listens on a TCP port, as far as this user may know it."""
+    pid = holder(port)
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            return f"{_program(str(pid))} (process {pid})"
+    return "a process that cannot be seen from here (another user's, or outside of this container)"
+
+
+def holder(port: int) -> int | None:
+    """The number of the process that listens on a TCP port; None if nobody does, or nobody that this user may see."""
     inodes = set(_listening_inodes(port))
     for process in filter(str.isdigit, (path.name for path in Path("/proc").iterdir())):
         # Gone meanwhile, or another user's.
         with contextlib.suppress(OSError):
             for entry in Path("/proc", process, "fd").iterdir():
                 if entry.readlink().name in inodes:
-                    return f"{_program(process)} (process {process})"
-    return "a process that cannot be seen from here (another user's, or outside of this container)"
+                    return int(process)
+    return None
+
+
+def is_listening(port: int) -> bool:
+    """Whether anybody listens on a TCP port of this machine, whosever it is."""
+    return any(True for _ in _listening_inodes(port))
 
 
 def _listening_inodes(port: int) -> Iterable[str]:

@@ -28,12 +28,17 @@ class TritonSetUpFailed(Exception):
     """The local Triton cannot be set up; the text says what to do about it."""
 
 
+def installed(settings: TritonSettings) -> bool:
+    """Whether the venv is there as the lock file and this Python want it."""
+    stamp = _stamp(settings)
+    return stamp.exists() and stamp.read_text() == _wanted()
+
+
 def install(settings: TritonSettings, progress: Callable[[str], None]) -> None:
     """Makes the venv, unless it is there as the lock file and this Python want it. Raises TritonSetUpFailed."""
-    stamp = settings.venv.with_suffix(".stamp")
-    wanted = f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {sys.base_prefix} {sys.version.split()[0]}\n"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if installed(settings):
         return
+    stamp = _stamp(settings)
     stamp.unlink(missing_ok=True)
     shutil.rmtree(settings.venv, ignore_errors=True)
     progress("setting up Triton and its models (250 MB, once)")
@@ -44,8 +49,16 @@ def install(settings: TritonSettings, progress: Callable[[str], None]) -> None:
     _pip([sys.executable, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"], progress)
     # Last, and whole or not at all: an interrupted set-up has no stamp.
     unfinished = stamp.with_suffix(".new")
-    unfinished.write_text(wanted)
+    unfinished.write_text(_wanted())
     unfinished.replace(stamp)
+
+
+def _stamp(settings: TritonSettings) -> Path:
+    return settings.venv.with_suffix(".stamp")
+
+
+def _wanted() -> str:
+    return f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {sys.base_prefix} {sys.version.split()[0]}\n"
 
 
 def python_version() -> str:

@@ -7,18 +7,22 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gen.weir.auth.v1.service import AuthClient
+from meshkit.certificates import CertificateUnusable
 from meshkit.channel import ChannelTransport, open_channel
 from meshkit.codec import mesh_codec
 from meshkit.errors import WeirError
 from meshkit.settings import SettingsError
-from weirctl import demo_key, edge_client, home_lock, state_file, taken_ports
+from weirctl import admin_key, certificates, demo_key, edge_client, home_lock, state_file, taken_ports
 from weirctl import postgres_server as postgres
 from weirctl.config import Config, home_of, read, write_effective
 from weirctl.detach import detach
+from weirctl.follow_settings import FollowSettings
 from weirctl.part import CannotStart
 from weirctl.parts import build_parts
 from weirctl.reporter import Reporter
@@ -45,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         with home_lock.hold(home):
             log_directory.mkdir(exist_ok=True)
             reporter.open_log(log_directory / "weir.log")
-            return asyncio.run(_Up(config, reporter, os.environ, sandbox=sandbox).run())
+            up = _Up(config, arguments.config, reporter, os.environ, sandbox=sandbox)
+            return asyncio.run(up.run())
     except SettingsError as error:
         reporter.say(str(error))
         return _BAD_SETTINGS
@@ -63,19 +68,31 @@ def _forwarded(arguments: argparse.Namespace) -> list[str]:
     return [*forwarded, *(["--sandbox-cloud"] if arguments.sandbox_cloud else [])]
 
 
+def _has_terminal() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
 class _Up:
     """One run, from the check of the ports to the last part's end. The home's lock is held."""
 
     def __init__(
-        self, config: Config, reporter: Reporter, environment: Mapping[str, str], *, sandbox: bool
+        self,
+        config: Config,
+        file: Path | None,
+        reporter: Reporter,
+        environment: Mapping[str, str],
+        *,
+        sandbox: bool,
     ) -> None:
         self._config = config
+        self._follow = FollowSettings(config, file, environment, reporter.say, sandbox=sandbox)
         self._sandbox = sandbox
         self._reporter = reporter
         self._say = reporter.say
         self._environment = environment
         self._asked_to_stop = asyncio.Event()
         self._supervisor: Supervisor | None = None
+        self._renewing: asyncio.Task[None] | None = None
         host = config.command.edge.host
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - only to show an address that works
         self._endpoint = f"http://{shown}:{config.command.ports.edge}"
@@ -87,12 +104,16 @@ class _Up:
             raise CannotStart("\n".join(faults))
         try:
             self._make_run_folder()
+            await self._make_certificates()
             self._supervisor = supervisor = await self._build()
             self._write_state()
             await self._serve(supervisor)
         finally:
             if self._supervisor is not None:
                 await self._supervisor.stop()
+            if self._renewing is not None:
+                self._renewing.cancel()
+                await asyncio.gather(self._renewing, return_exceptions=True)
             state_file.remove(self._config.home)
             shutil.rmtree(self._config.run, ignore_errors=True)
         self._say("Weir is down.")
@@ -101,6 +122,7 @@ class _Up:
     async def _serve(self, supervisor: Supervisor) -> None:
         starting = asyncio.create_task(self._start(supervisor))
         stopping = asyncio.create_task(self._asked_to_stop.wait())
+        following = asyncio.create_task(self._follow.run())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -114,16 +136,18 @@ class _Up:
             self._say("stopping ...")
             starting.cancel()
             stopping.cancel()
-            await asyncio.gather(starting, stopping, return_exceptions=True)
+            following.cancel()
+            await asyncio.gather(starting, stopping, following, return_exceptions=True)
 
     async def _start(self, supervisor: Supervisor) -> None:
         await supervisor.start()
-        async with open_channel(self._config.command.address("auth")) as channel:
+        command = self._config.command
+        async with open_channel(command.address("auth"), command.towards("auth", "operator")) as channel:
             try:
                 token = await demo_key.ensure(
-                    self._config.home, AuthClient(ChannelTransport(channel, mesh_codec()))
+                    self._config.home, AuthClient(ChannelTransport(channel, mesh_codec())), self._environment
                 )
-            except WeirError as error:
+            except (WeirError, admin_key.NoAdminKey) as error:
                 raise CannotStart(f"the demo key cannot be made: {error}") from error
         await self._first_answer(token)
         self._welcome(token)
@@ -158,18 +182,36 @@ class _Up:
         parts = build_parts(config, around)
         return Supervisor(parts, config.home / "log", self._say, changed=self._write_state)
 
+    async def _make_certificates(self) -> None:
+        """Raises CannotStart."""
+        mesh = self._config.command
+        if mesh.transport == "loopback":
+            self._say("warning: transport loopback proves nothing of who calls: use it for debugging alone")
+        if mesh.transport != "mtls":
+            return
+        try:
+            made = await asyncio.to_thread(certificates.ensure, mesh, datetime.now(UTC))
+        except (CertificateUnusable, OSError) as error:
+            raise CannotStart(f"the services' certificates cannot be used: {error}") from error
+        if made:
+            self._say(f"certificates made: {', '.join(made)}")
+        self._renewing = asyncio.ensure_future(certificates.keep_renewed(mesh, self._say))
+
     def _make_run_folder(self) -> None:
         # What a `weir up` that was killed left in it is of no use.
         shutil.rmtree(self._config.run, ignore_errors=True)
         self._config.run.mkdir()
-        # PostgreSQL's user must pass through it to its socket.
+        # PostgreSQL's user must pass through it to its socket, and must not come to the services' own.
         self._config.run.chmod(0o711)
+        self._config.command.sockets.mkdir(mode=0o700)
         write_effective(self._config)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked)
+        # With a terminal it says that the terminal is gone; without one somebody sent it.
+        loop.add_signal_handler(signal.SIGHUP, self._asked if _has_terminal() else self._follow.ask)
 
     def _asked(self) -> None:
         if self._asked_to_stop.is_set() and self._supervisor is not None:

@@ -3,57 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import re
-import sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
+from gen.rpc import Metadata, Transport
 from gen.weir.ledger.v1 import Outcome, UsageRequest, UsageResponse, UsageRow
 from gen.weir.ledger.v1.service import LedgerClient
 from gen.weir.type.v1 import Principal, Usage
-from meshkit.errors import WeirError
-from weirctl import table
-from weirctl.config import home_of
-from weirctl.mesh_clients import NotUp, transport_to
+from weirctl import spans, table
+from weirctl.admin_calls import administer
+from weirctl.command_failed import WRONG_USE, CommandFailed
 
 _HEADING = ("TEAM", "KEY", "MODEL", "TARGET", "OUTCOME", "ATTEMPTS", "IN", "OUT", "COST USD")
 _RIGHT = frozenset({5, 6, 7, 8})
 _LIMIT = timedelta(seconds=15)
-_AGO = re.compile(r"(?P<count>\d{1,6})(?P<unit>[mhd])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _NANO = 1_000_000_000
-_FAILED, _WRONG_USE = 1, 2
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table."""
     try:
-        begin = None if arguments.since is None else since(arguments.since)
-    except ValueError:
-        sys.stderr.write(f"--since {arguments.since}: write 30m, 24h, 7d, or a date or time in ISO 8601\n")
-        return _WRONG_USE
-    try:
-        answer = asyncio.run(_ask(home_of(os.environ), UsageRequest(since=begin)))
-    except (NotUp, WeirError) as error:
-        sys.stderr.write(f"{error}\n")
-        return _FAILED
-    print(report(answer))
+        begin = None if arguments.since is None else spans.since(arguments.since)
+    except ValueError as error:
+        raise CommandFailed(f"--since {error}", WRONG_USE) from None
+
+    async def ask(transport: Transport, metadata: Metadata) -> UsageResponse:
+        request = UsageRequest(since=begin)
+        return await LedgerClient(transport).usage(request, timeout=_LIMIT, metadata=metadata)
+
+    print(report(administer("ledger", ask)))
     return 0
-
-
-async def _ask(home: Path, request: UsageRequest) -> UsageResponse:
-    async with transport_to("ledger", home) as transport:
-        return await LedgerClient(transport).usage(request, timeout=_LIMIT)
-
-
-def since(text: str) -> datetime:
-    """`30m`, `24h`, `7d` before now, or a date or time in ISO 8601 (UTC if it names no zone). Raises ValueError."""
-    if ago := _AGO.fullmatch(text):
-        return datetime.now(UTC) - int(ago["count"]) * _UNITS[ago["unit"]]
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def report(answer: UsageResponse) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
 from meshkit.errors import LedgerUnavailable
 from meshkit.postgres import DatabaseUnavailableError, MigrationError
 from meshkit.process import exit_status
+from meshkit.reload import Reload, Reloaded
 from meshkit.server import serve
 from meshkit.settings import load
 from meshkit.telemetry import Logger
-from services.ledger.bootstrap import build
-from services.ledger.settings import LedgerSettings
+from services.ledger.bootstrap import auth_over_channel, build
+from services.ledger.settings import LIVE, LedgerSettings
 
 
 def main() -> int:
@@ -24,7 +26,10 @@ def main() -> int:
 
 async def _serve(log: Logger) -> None:
     settings, registry = load(LedgerSettings), CollectorRegistry()
-    await serve("ledger", build(settings, registry, log), settings.listen("ledger"), registry, log)
+    async with AsyncExitStack() as exits:
+        service = build(settings, auth_over_channel(settings, exits), registry, log)
+        reload = Reload([Reloaded(service, settings, LIVE)], registry, log)
+        await serve("ledger", service, settings.listen("ledger"), registry, log, reload)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Protocol
 
+from gen.weir.auth.v1 import AuthenticateRequest, Key
 from gen.weir.ledger.v1 import UsageRow
 from gen.weir.type.v1 import Target, Usage
 from pricing.price_list import Charge
 from services.ledger.domain.entry import ChargedEntry
+from services.ledger.domain.reader import Team
 
 Clock = Callable[[], datetime]
 """The present, with its time zone."""
@@ -39,8 +41,23 @@ class EntryStore(Protocol):
         them cannot be stored; then the others may or may not have been.
         """
 
-    async def usage(self, since: datetime | None, until: datetime) -> list[UsageRow]:
-        """Sums of the entries begun in [since, until), the costliest first, then by principal and names."""
+    async def usage(
+        self, since: datetime | None, until: datetime, team: Team | None = None
+    ) -> list[UsageRow]:
+        """Sums of the entries begun in [since, until), the costliest first, then by principal and names.
+
+        With `team`, of its entries alone.
+        """
+
+
+class KeyDirectory(Protocol):
+    """Knows every key."""
+
+    async def ask(self, request: AuthenticateRequest) -> Key:
+        """The key with this id and this digest of its secret, or the one that stands for this JWT.
+
+        Raises KeyInvalid, KeyExpired, KeyRevoked, and UpstreamError where nobody can be asked at present.
+        """
 
 
 class DayStore(Protocol):

@@ -29,6 +29,10 @@ class Record:
         self._clock = clock
         self._span = span
 
+    def take_prices(self, prices: PriceBook) -> None:
+        """From now on entries are charged by these."""
+        self._prices = prices
+
     async def __call__(self, batches: AsyncIterator[RecordRequest]) -> AsyncGenerator[int, None]:
         """Yields the number of each batch when it is durable. Raises InvalidRequest, LedgerUnavailable."""
         expected = 1

@@ -8,17 +8,21 @@ from contextlib import aclosing
 from gen.rpc import RpcContext
 from gen.weir.ledger.v1 import RecordRequest, RecordResponse, UsageRequest, UsageResponse
 from gen.weir.ledger.v1.service import LedgerServicer
+from services.ledger.recognise import Recognise
 from services.ledger.record import Record
 from services.ledger.stopping import Stopping
 from services.ledger.usage import Usage
+
+_AUTHORIZATION = "authorization"
 
 
 class Ledger(LedgerServicer):
     """One method for each RPC."""
 
-    def __init__(self, record: Record, usage: Usage, stopping: Stopping) -> None:
+    def __init__(self, record: Record, usage: Usage, recognise: Recognise, stopping: Stopping) -> None:
         self._record = record
         self._usage = usage
+        self._recognise = recognise
         self._stopping = stopping
 
     async def record(
@@ -39,5 +43,6 @@ class Ledger(LedgerServicer):
         request: UsageRequest,
         context: RpcContext,
     ) -> UsageResponse:
-        """Sums entries of a span of time."""
-        return await self._usage(request)
+        """Sums entries of a span of time, as far as the caller's key may see them."""
+        reader = await self._recognise(context.metadata.get(_AUTHORIZATION), context.peer.address)
+        return await self._usage(request, reader)

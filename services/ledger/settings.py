@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from meshkit.settings import MeshSettings
 from pricing.settings import PricesSettings
+
+LIVE: Final = frozenset({"ledger.prices_file"})
+"""What a running ledger takes over when weir.yaml changes; everything else needs a restart."""
 
 Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
@@ -21,6 +24,13 @@ class LedgerBlock(PricesSettings):
     """Seconds to wait for one of them before the sender is told to come again."""
     statement_timeout_s: Seconds = 10.0
     """Seconds after which PostgreSQL gives up a batch or a report."""
+    auth_ask_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds that Auth may take to say whose key asks for a report."""
+    key_memory_s: Annotated[float, Field(ge=0, le=5)] = 0.5
+    """Seconds that Auth's answer is remembered, so that the reports of one page ask it once; for as long a key that
+    was revoked meanwhile may go on asking."""
+    keys_remembered: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Such answers at most; about 1 KB each."""
     days_ahead: Annotated[int, Field(ge=0, le=366)] = 3
     """Days after today whose partitions are made in advance."""
     accept_past_days: Annotated[int, Field(ge=1, le=3_660)] = 400

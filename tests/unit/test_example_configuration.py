@@ -50,7 +50,7 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
         read(faulty, {"WEIR_HOME": str(tmp_path)}, sandbox=False)
     for name in ("chat_templte", "api_kee_env", "hots"):
         assert name in str(caught.value)
-    faulty.write_text("worker: 2\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match="worker") as caught:
+    faulty.write_text("zebra: 2\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="zebra") as caught:
         read(faulty, {"WEIR_HOME": str(tmp_path)}, sandbox=False)
     assert all(key in str(caught.value) for key in sorted(TOP_LEVEL_KEYS)[:3])

@@ -52,6 +52,22 @@ async def test_each_batch_is_acknowledged_once_it_is_written() -> None:
     assert len(store.entries) == 2
 
 
+async def test_new_prices_count_from_the_next_entry_on() -> None:
+    """What was charged before stays as it was."""
+    store = FakeEntryStore()
+    record = _record(store)
+
+    async def requests() -> AsyncIterator[RecordRequest]:
+        yield RecordRequest(sequence=1, entries=[an_entry()])
+        record.take_prices(PriceList([]))
+        yield RecordRequest(sequence=2, entries=[an_entry()])
+
+    assert [sequence async for sequence in record(requests())] == [1, 2]
+    first, second = store.entries.values()
+    assert first.charge is not None
+    assert second.charge is None
+
+
 async def test_nothing_is_acknowledged_that_is_not_written() -> None:
     """While the store is down the stream ends with LedgerUnavailable, without an acknowledgement."""
     store = FakeEntryStore()

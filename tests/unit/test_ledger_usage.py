@@ -5,20 +5,25 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gen.weir.auth.v1 import Scope
 from gen.weir.ledger.v1 import UsageRequest
-from meshkit.errors import InvalidRequest
+from gen.weir.type.v1 import Principal
+from meshkit.errors import Forbidden, InvalidRequest
 from meshkit.telemetry import Logger
+from services.ledger.domain.reader import Reader
 from services.ledger.ports import Clock
 from services.ledger.prepare_days import PrepareDays
 from services.ledger.usage import Usage
 from tests.fakes.ledger import NOON, FakeEntryStore, an_entry, charged
+
+ADMIN = Reader(Principal(key_id="root", org="weir", team="admin"), frozenset({Scope.ADMIN}))
 
 
 async def _attempts(request: UsageRequest) -> int:
     store = FakeEntryStore()
     moments = [NOON - timedelta(days=2), NOON - timedelta(hours=1), NOON + timedelta(hours=1)]
     await store.write([charged(an_entry(begun_at=moment)) for moment in moments])
-    response = await Usage(store, lambda: NOON)(request)
+    response = await Usage(store, lambda: NOON)(request, ADMIN)
     return sum(row.attempts for row in response.rows)
 
 
@@ -40,6 +45,28 @@ async def test_a_span_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(InvalidRequest) as refused:
         await _attempts(UsageRequest(since=NOON, until=NOON - timedelta(seconds=1)))
     assert refused.value.param == "since"
+
+
+async def test_a_reader_sees_its_own_team() -> None:
+    """Neither another team of its org nor the same name in another org; an admin sees all."""
+    store = FakeEntryStore()
+    teams = [("acme", "red"), ("acme", "blue"), ("other", "red")]
+    owners = [Principal(key_id=f"{org}-{team}", org=org, team=team) for org, team in teams]
+    await store.write([charged(an_entry(principal=owner)) for owner in owners])
+    usage, reads = Usage(store, lambda: NOON), frozenset({Scope.USAGE_READ, Scope.CHAT})
+    for owner in owners:
+        rows = (await usage(UsageRequest(), Reader(owner, reads))).rows
+        assert [row.principal for row in rows] == [owner]
+    assert len((await usage(UsageRequest(), ADMIN)).rows) == len(teams)
+
+
+@pytest.mark.parametrize("scopes", [{Scope.CHAT, Scope.EMBED}, {Scope.KEYS_WRITE}, set()])
+async def test_without_the_scope_nothing_is_shown(scopes: set[Scope]) -> None:
+    """The scopes that would do are named."""
+    with pytest.raises(Forbidden, match=r"usage:read or admin"):
+        await Usage(FakeEntryStore(), lambda: NOON)(
+            UsageRequest(), Reader(ADMIN.principal, frozenset(scopes))
+        )
 
 
 async def test_days_are_prepared_in_utc() -> None:

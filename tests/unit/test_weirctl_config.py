@@ -32,13 +32,30 @@ def _read(
 
 def test_every_fault_of_every_service_is_named_on_its_own_line(tmp_path: Path, home: Path) -> None:
     """Faults of the file, of the edge, of Triton, of a service and a variable come together, with the file's name."""
-    text = "portz: 1\nedge: {threads: x}\ntriton: {slots: 0}\nauth: {poll_s: 99}\ndefault_model: ${MISSING}\n"
+    text = (
+        "portz: 1\nedge: {threads: x}\ntriton: {slots: 0}\nauth: {poll_s: 99}\nrouter: {spool: 3}\n"
+        "models: {m: {plan: [local, nix]}, n: {plan: [nada]}}\n"
+        "targets:\n  local: {kind: triton, limits: {total_s: 0}}\n"
+        "  c: {kind: cloud, provider: nobody, model: m}\ndefault_model: ${MISSING}\n"
+    )
     with pytest.raises(SettingsError) as caught:
         _read(tmp_path, home, text)
     lines = str(caught.value).splitlines()
-    for named in ("portz", "edge.threads", "triton.slots", "auth.poll_s", "MISSING"):
-        assert any(named in line for line in lines)
-    assert all(line.startswith(f"{tmp_path}/weir.yaml: ") for line in lines)
+    prefix = f"{tmp_path}/weir.yaml:"
+    assert all(line.startswith(prefix) for line in lines)
+    assert [line.removeprefix(prefix).split(": ")[:2] for line in lines] == [
+        ["1:1", "portz"], ["2:17", "edge.threads"], ["3:17", "triton.slots"], ["4:16", "auth.poll_s"],
+        ["5:17", "router.spool"], ["6:28", "models.m.plan.1"], ["6:46", "models.n.plan.0"],
+        ["8:43", "targets.local.limits.total_s"], ["9:30", "targets.c.provider"], ["10:16", "default_model"],
+    ]  # fmt: skip
+
+
+def test_names_that_are_not_there_are_told_once_each(tmp_path: Path, home: Path) -> None:
+    """Where all else is good, the settings classes and the check of names do not both complain."""
+    text = "models: {m: {plan: [local, nix]}, n: {plan: [nada]}}\ndefault_model: nobody\n"
+    with pytest.raises(SettingsError) as caught:
+        _read(tmp_path, home, text)
+    assert len(str(caught.value).splitlines()) == 3
 
 
 def test_a_target_of_an_unknown_provider_is_a_fault(tmp_path: Path, home: Path) -> None:
@@ -122,3 +139,9 @@ def test_no_triton_where_no_target_needs_it(tmp_path: Path, home: Path) -> None:
 def test_home_is_absolute() -> None:
     """Relative homes begin at the working directory."""
     assert config.home_of({}) == Path(os.getcwd(), ".weir")  # noqa: PTH109 - the test's own way to the same
+
+
+def test_transport_mesh_is_istio_s(tmp_path: Path) -> None:
+    """`weir up` starts no sidecars, so nobody could say who calls."""
+    with pytest.raises(SettingsError, match="mesh needs sidecars"):
+        _read(tmp_path, tmp_path, "transport: mesh\n")

@@ -22,6 +22,16 @@ def test_a_taken_port_names_its_use_its_holder_and_the_key() -> None:
     assert "ports.edge" in fault
 
 
+def test_who_holds_a_port() -> None:
+    """Its process while somebody listens; nobody afterwards."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert taken_ports.is_listening(port)
+        assert taken_ports.holder(port) == os.getpid()
+    assert not taken_ports.is_listening(port)
+    assert taken_ports.holder(port) is None
+
+
 def test_a_holder_s_arguments_are_not_shown() -> None:
     """They may hold secrets; the module that Python runs is shown."""
     script = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
@@ -102,6 +112,9 @@ def test_memory_counts_descendants() -> None:
         assert alone is not None
         assert both > alone
         assert processes.alive(parent.pid)
+        family = processes.family(parent.pid)
+        assert family[0] == parent.pid
+        assert len(family) == 2
         assert parent.stdin is not None
         parent.stdin.close()
         parent.wait()

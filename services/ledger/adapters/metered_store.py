@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from gen.weir.ledger.v1 import UsageRow
 from services.ledger.domain.entry import ChargedEntry
+from services.ledger.domain.reader import Team
 from services.ledger.ports import EntryRefusedError, EntryStore
 
 
@@ -41,6 +42,8 @@ class MeteredEntryStore:
         self._unpriced.inc(sum(entry.charge is None for entry in entries))
         return new
 
-    async def usage(self, since: datetime | None, until: datetime) -> list[UsageRow]:
+    async def usage(
+        self, since: datetime | None, until: datetime, team: Team | None = None
+    ) -> list[UsageRow]:
         """See the port."""
-        return await self._store.usage(since, until)
+        return await self._store.usage(since, until, team)

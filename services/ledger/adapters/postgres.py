@@ -16,6 +16,7 @@ from meshkit.telemetry import Logger
 from services.ledger.adapters import statements
 from services.ledger.adapters.rows import batch_json, usage_row
 from services.ledger.domain.entry import ChargedEntry
+from services.ledger.domain.reader import Team
 from services.ledger.ports import EntryRefusedError
 
 SCHEMA = "ledger"
@@ -45,10 +46,18 @@ class PostgresEntryStore:
         async with self._connection() as connection:
             await connection.execute(statements.PREPARE_DAYS, (first, last))
 
-    async def usage(self, since: datetime | None, until: datetime) -> list[UsageRow]:
+    async def usage(
+        self, since: datetime | None, until: datetime, team: Team | None = None
+    ) -> list[UsageRow]:
         """See the port."""
+        span: dict[str, object] = {"since": since, "until": until}
         async with self._connection() as connection:
-            cursor = await connection.execute(statements.USAGE, (since, until))
+            if team is None:
+                cursor = await connection.execute(statements.USAGE_OF_ALL, span)
+            else:
+                cursor = await connection.execute(
+                    statements.USAGE_OF_TEAM, {**span, "org": team.org, "team": team.team}
+                )
             return [usage_row(row) async for row in cursor]
 
     async def _insert(self, connection: AsyncConnection, entries: Sequence[ChargedEntry]) -> int:

@@ -29,14 +29,20 @@ INSERT: Final[LiteralString] = """
 
 PREPARE_DAYS: Final[LiteralString] = "SELECT ledger.prepare_days(%s, %s)"
 
-USAGE: Final[LiteralString] = """
+_SUMS: Final[LiteralString] = """
     SELECT key_id, org, team, model_asked, target_name, outcome,
            count(*), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cached_input_tokens)::bigint,
            bool_or(usage_estimated), coalesce(sum(cost_nano_usd), 0)::bigint AS cost,
            count(*) FILTER (WHERE unpriced)
     FROM ledger.entry
-    WHERE begun_at >= coalesce(%s, '-infinity'::timestamptz) AND begun_at < %s
+    WHERE begun_at >= coalesce(%(since)s, '-infinity'::timestamptz) AND begun_at < %(until)s
+"""
+_BY_COST: Final[LiteralString] = """
     GROUP BY key_id, org, team, model_asked, target_name, outcome
     ORDER BY cost DESC, key_id COLLATE "C", org COLLATE "C", team COLLATE "C", model_asked COLLATE "C",
              target_name COLLATE "C", outcome
 """
+
+USAGE_OF_ALL: Final[LiteralString] = _SUMS + _BY_COST
+
+USAGE_OF_TEAM: Final[LiteralString] = f"{_SUMS} AND org = %(org)s AND team = %(team)s {_BY_COST}"
