@@ -38,6 +38,20 @@ def test_example_shows_the_defaults(tmp_path: Path) -> None:
     assert shown.router.default_model == default.router.default_model
 
 
+def test_what_the_example_keeps_in_comments_works_too(tmp_path: Path) -> None:
+    """Whoever takes the marks away gets a configuration that is good."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for first in ("  # services:\n", "  # issuers:\n"):
+        begin = text.index(first)
+        block = text[begin:].split("\n\n")[0]
+        text = text.replace(block, block.replace("  # ", "  "))
+    copy = tmp_path / "weir.yaml"
+    copy.write_text(text, encoding="utf-8")
+    config = read(copy, {"WEIR_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-x"}, sandbox=False)
+    assert list(config.command.edge.services) == ["docs"]
+    assert "issuers" in config.document["auth"]
+
+
 def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
     """A misspelt key is a fault at the top and inside every block, and all are named at once."""
     document = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
