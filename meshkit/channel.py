@@ -29,7 +29,8 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A neighbour that comes back is found soon: what it has to say may be that a key was revoked meanwhile.
+    ("grpc.max_reconnect_backoff_ms", 300),
 )
 
 

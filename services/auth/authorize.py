@@ -9,10 +9,10 @@ from gen.rpc import RpcContext
 from gen.weir.auth.v1 import AuthenticateRequest
 from gen.weir.type.v1 import Principal
 from meshkit.bearer import looks_like_jwt
+from meshkit.networks import host_of
 from meshkit.scopes import scopes_of
 from meshkit.tokens import from_authorization
 from services.auth.authenticate import Authenticate
-from services.auth.domain.address import host_of
 from services.auth.domain.admin import Admin
 from services.auth.domain.key_use import check_network
 

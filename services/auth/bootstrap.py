@@ -126,7 +126,7 @@ class AuthService:
             revoke_key=RevokeKey(store, audit, _now),
             set_key_sampling=SetKeySampling(store, _now),
             list_audit=ListAudit(audit, _now),
-            list_samples=ListSamples(samples),
+            list_samples=ListSamples(samples, audit, _now),
         )
 
     @property

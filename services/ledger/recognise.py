@@ -11,9 +11,9 @@ from gen.weir.auth.v1 import AuthenticateRequest, Key
 from gen.weir.type.v1 import Principal
 from meshkit.bearer import looks_like_jwt
 from meshkit.errors import Forbidden, KeyExpired
+from meshkit.networks import Networks, host_of
 from meshkit.scopes import scopes_of
 from meshkit.tokens import from_authorization
-from services.ledger.domain.networks import host_of, lies_in
 from services.ledger.domain.reader import Reader
 from services.ledger.ports import Clock, KeyDirectory
 
@@ -61,7 +61,7 @@ class Recognise:
             self._remember(credential, key)
         elif key.expires_at is not None and key.expires_at <= self._clock():
             raise KeyExpired("the key has expired")
-        if key.networks and not lies_in(key.networks, host_of(peer)):
+        if key.networks and not Networks(key.networks).have(host_of(peer)):
             raise Forbidden("the key may not be used from this address")
         return Reader(Principal() if key.principal is None else key.principal, scopes_of(key.scopes))
 

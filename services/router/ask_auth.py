@@ -60,15 +60,19 @@ class AskAuth:
             raise kind(message)  # a new one: an exception raised again and again keeps all its tracebacks
         asking = self._asking.get(credential)
         if asking is None:
-            bucket = self._tokens if request.jwt else self._keys
-            if not bucket.take(now_s):
-                raise RateLimited(
-                    "too many unknown keys are being tried; this one was not checked", retry_after=_A_SECOND
-                )
+            self._check_rate(credential, request, now_s)
             asking = self._asking[credential] = asyncio.create_task(self._ask(credential, request))
             asking.add_done_callback(lambda done: self._forget(credential, done))
         # One asker that goes away takes nothing from the others.
         return await asyncio.shield(asking)
+
+    def _check_rate(self, credential: Credential, request: AuthenticateRequest, now_s: float) -> None:
+        """Raises RateLimited. What Auth called good before is not unknown: a flood of others does not keep it out."""
+        bucket = self._tokens if request.jwt else self._keys
+        if credential not in self._found and not bucket.take(now_s):
+            raise RateLimited(
+                "too many unknown keys are being tried; this one was not checked", retry_after=_A_SECOND
+            )
 
     async def _ask(self, credential: Credential, request: AuthenticateRequest) -> Key:
         try:
@@ -76,6 +80,7 @@ class AskAuth:
         except (KeyInvalid, KeyExpired, KeyRevoked, Forbidden) as error:
             until_s = self._clock.monotonic() + self._refused_for_s
             self._refused.put(credential, until_s, (type(error), error.message))
+            self._found.forget(credential)
             raise
         until_s = self._clock.monotonic() + self._good_for_s(request, key)
         self._found.put(credential, until_s, key)
@@ -96,11 +101,17 @@ class AskAuth:
 
 
 class _Memory(Generic[_Answer]):
-    """Answers, each until its time; the oldest go first where there are too many."""
+    """Answers, each until its time; the oldest go first where there are too many.
+
+    That there was an answer is known until then.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._answers: OrderedDict[Credential, tuple[float, _Answer]] = OrderedDict()
+
+    def __contains__(self, credential: Credential) -> bool:
+        return credential in self._answers
 
     def get(self, credential: Credential, now_s: float) -> _Answer | None:
         remembered = self._answers.get(credential)
@@ -111,3 +122,7 @@ class _Memory(Generic[_Answer]):
         self._answers.move_to_end(credential)
         while len(self._answers) > self._most:
             self._answers.popitem(last=False)
+
+    def forget(self, credential: Credential) -> None:
+        """Drops the answer, if there is one."""
+        self._answers.pop(credential, None)

@@ -10,10 +10,10 @@ from hashlib import sha256
 from gen.weir.auth.v1 import AuthenticateRequest, Key, Scope
 from meshkit.bearer import looks_like_jwt
 from meshkit.errors import Forbidden, KeyExpired, KeyInvalid, KeyRevoked, UpstreamError
+from meshkit.networks import Networks
 from meshkit.scopes import need, scopes_of
 from meshkit.tokens import Token, from_authorization, same_digest
 from services.router.ask_auth import AskAuth
-from services.router.domain.networks import Networks
 from services.router.domain.permissions import Caller, Permissions
 from services.router.ports import Clock, KeyDirectory
 
@@ -59,8 +59,15 @@ class Authenticate:
         Raises KeyMissing, KeyInvalid, KeyExpired, KeyRevoked, and Forbidden where scope or network do not fit;
         RateLimited and UpstreamError where the key is unknown and Auth cannot be asked now.
         """
+        return self.admitted(await self.recognised(authorization), address, *any_of)
+
+    async def recognised(self, authorization: str | bytes | None) -> Key:
+        """The key whose secret an Authorization header has, which may have ended. Raises as `authenticate`."""
         jwt = _jwt_of(authorization)
-        key = await self._of_jwt(jwt) if jwt else await self._of_key(authorization)
+        return await self._of_jwt(jwt) if jwt else await self._of_key(authorization)
+
+    def admitted(self, key: Key, address: Callable[[], str], *any_of: Scope) -> Caller:
+        """The caller with a key that was recognised just now. Raises KeyExpired, KeyRevoked, Forbidden."""
         self._check_time(key)
         caller = self._caller(key)
         need(caller.scopes, *any_of)

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from gen.rpc import RpcContext
 from gen.weir.auth.v1 import Scope
+from gen.weir.type.v1 import Principal
 from meshkit.errors import WeirError
 from services.router.authenticate import Authenticate
 from services.router.client_address import client_address
@@ -38,23 +39,24 @@ class Door:
 class _Opened:
     """One call. A class, because a generator made into a context manager costs a warm key a third more."""
 
-    __slots__ = ("_action", "_any_of", "_caller", "_context", "_door")
+    __slots__ = ("_action", "_any_of", "_context", "_door", "_who")
 
     def __init__(self, door: Door, context: RpcContext, action: str, any_of: tuple[Scope, ...]) -> None:
         self._door = door
         self._context = context
         self._action = action
         self._any_of = any_of
-        self._caller: Caller | None = None
+        self._who: Principal | None = None
 
     async def __aenter__(self) -> Caller:
-        header = self._context.metadata.get(AUTHORIZATION)
+        header, authenticate = self._context.metadata.get(AUTHORIZATION), self._door.authenticate
         try:
-            self._caller = await self._door.authenticate.authenticate(header, self._address, *self._any_of)
+            key = await authenticate.recognised(header)
+            self._who = key.principal
+            return authenticate.admitted(key, self._address, *self._any_of)
         except REFUSED as error:
             await self._refused(error)
             raise
-        return self._caller
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -63,8 +65,7 @@ class _Opened:
             await self._refused(error)
 
     async def _refused(self, error: WeirError) -> None:
-        who = None if self._caller is None else self._caller.principal
-        await self._door.refusals.refused(error, self._action, self._address(), who)
+        await self._door.refusals.refused(error, self._action, self._address(), self._who)
 
     def _address(self) -> str:
         return client_address(self._context.peer, self._context.metadata)

@@ -38,6 +38,6 @@ class IdentitySettings(Strict):
     """How many are held back at once; further ones are answered at once."""
     report_s: Seconds = 5.0
     """How often refusals are reported to the audit."""
-    reported_refusals: Annotated[int, Field(ge=1, le=1_000)] = 100
+    reported_refusals: Annotated[int, Field(ge=1, le=900)] = 100
     """How many kinds of refusal (who, what, from where, why) one report tells apart; those beyond are counted
-    together."""
+    together, by why. Auth takes at most 1,000 rows at once."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from gen.weir.auth.v1 import AuditEvent
 from gen.weir.error.v1 import Reason
 from gen.weir.type.v1 import Principal
-from meshkit.errors import Forbidden, KeyExpired, KeyInvalid, KeyMissing, KeyRevoked, RateLimited, WeirError
+from meshkit.errors import (
+    Forbidden,
+    InvalidRequest,
+    KeyExpired,
+    KeyInvalid,
+    KeyMissing,
+    KeyRevoked,
+    RateLimited,
+    WeirError,
+)
 from meshkit.telemetry import Logger
 from services.router.domain.token_bucket import TokenBucket
 from services.router.identity_settings import IdentitySettings
@@ -66,8 +76,11 @@ class Refusals:
             who: the caller, where the key was recognised.
         """
         self._note(error, action, address, who)
-        unknown = who is None and not isinstance(error, Forbidden)
-        if not unknown or self._calm.take(self._clock.monotonic()):
+        # Whose key it was is known of one that ended too, and whoever has it may well be somebody else by now.
+        bad = isinstance(error, (KeyExpired, KeyRevoked)) or (
+            who is None and not isinstance(error, Forbidden)
+        )
+        if not bad or self._calm.take(self._clock.monotonic()):
             return
         if self._held >= self._settings.held_refusals:
             return
@@ -84,21 +97,34 @@ class Refusals:
             await self.report()
 
     async def report(self) -> None:
-        """Sends what was seen since the last time; what cannot be sent is kept for the next."""
+        """Sends what was seen since the last time; what cannot be sent is kept for the next.
+
+        Not what Auth says that it will never take: the same rows again would keep out all that come after them.
+        """
         events = [_event(kind, at, count) for kind, (at, count) in self._seen.items()]
         if not events:
             return
         seen, self._seen = self._seen, {}
         try:
             await self._report(events)
+        except InvalidRequest as error:
+            self._log.warning(
+                "auth does not take refusals; they are lost", error=str(error), rows=len(events)
+            )
         except WeirError as error:
             if not self._report_fails:
                 self._log.warning("refusals cannot be reported; they are kept", error=str(error))
             self._report_fails = True
-            for kind, (at, count) in seen.items():
-                self._count(kind, at, count)
+            self._keep(seen)
+        except asyncio.CancelledError:
+            self._keep(seen)
+            raise
         else:
             self._report_fails = False
+
+    def _keep(self, seen: Mapping[_Kind, tuple[datetime, int]]) -> None:
+        for kind, (at, count) in seen.items():
+            self._count(kind, at, count)
 
     def _note(self, error: WeirError, action: str, address: str, who: Principal | None) -> None:
         known = Principal() if who is None else who

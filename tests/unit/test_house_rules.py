@@ -152,10 +152,15 @@ def test_inner_rooms_know_no_outer_ones() -> None:
 
 
 def test_domain_needs_nothing() -> None:
-    """A domain imports the standard library, contract messages, the errors' nouns, what prices are, and itself."""
+    """A domain imports the standard library, contract messages, the errors' nouns, what prices and networks are, itself."""
 
     def check(path: Path) -> Iterator[str]:
-        own = (f"services.{path.relative_to(ROOT).parts[1]}.domain", "meshkit.errors.", *_PURE_PRICING)
+        own = (
+            f"services.{path.relative_to(ROOT).parts[1]}.domain",
+            "meshkit.errors.",
+            "meshkit.networks.",
+            *_PURE_PRICING,
+        )
         for line, name in _imports(path) if _room(path) == "domain" else ():
             if name.split(".")[0] not in _DOMAIN_MAY_IMPORT and not name.startswith(own):
                 yield f"line {line}: {name}"

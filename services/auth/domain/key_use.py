@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from hmac import compare_digest
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from gen.weir.auth.v1 import Key
 from meshkit.errors import Forbidden, KeyExpired, KeyRevoked
+from meshkit.networks import Networks
 
 
 def is_opened_by(key: Key, secret_sha256: bytes, now: datetime) -> bool:
@@ -32,15 +32,5 @@ def check_network(networks: Sequence[str], address: str) -> None:
 
     An IPv4 address that comes as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
     """
-    if networks and not _lies_in(networks, address):
+    if networks and not Networks(networks).have(address):
         raise Forbidden("the key may not be used from this address")
-
-
-def _lies_in(networks: Sequence[str], address: str) -> bool:
-    try:
-        place = ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(place, IPv6Address) and place.ipv4_mapped is not None:
-        place = place.ipv4_mapped
-    return any(place in ip_network(network) for network in networks)

@@ -26,7 +26,8 @@ from meshkit.telemetry import Logger
 from services.router.adapters.key_copy import KeyCopy
 
 _FIRST_RETRY_S = 0.1
-_LONGEST_RETRY_S = 2.0
+_LONGEST_RETRY_S = 0.3
+"""With the channel's own pause it is less than the second in which a revoked key must be refused."""
 
 
 class KeySet:
@@ -97,7 +98,8 @@ class KeySet:
                 async for _ in self._events():
                     retry_s = _FIRST_RETRY_S
             except WeirError as error:
-                self._log.warning("key watch broke", error=str(error), held=len(self._keys))
+                if retry_s < _LONGEST_RETRY_S:  # a long outage is told by its first failures
+                    self._log.warning("key watch broke", error=str(error), held=len(self._keys))
             except TimeoutError:
                 self._log.warning("key watch fell silent", held=len(self._keys))
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing

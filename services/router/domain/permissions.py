@@ -10,7 +10,7 @@ from typing import Final
 
 from gen.weir.auth.v1 import Limits, Scope
 from gen.weir.type.v1 import Principal
-from services.router.domain.networks import Networks
+from meshkit.networks import Networks
 
 MAX_NAME_CHARS: Final = 256
 """Longer names match no pattern: the asker chooses the name, and the work of matching grows with it. Names of models
