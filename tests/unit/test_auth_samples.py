@@ -12,7 +12,7 @@ from meshkit.errors import Forbidden, InvalidRequest
 from services.auth.domain.admin import Admin
 from services.auth.keep_samples import MAX_SAMPLES, MAX_TEXT_BYTES, KeepSamples
 from services.auth.list_samples import ListSamples
-from tests.fakes.auth import MOMENT
+from tests.fakes.auth import MOMENT, FakeAuditLog
 from tests.fakes.auth_samples import FakeSampleStore
 
 SAMPLE = Sample(at=MOMENT, request_id="req_1", key_id="on", model="auto", prompt="{}", answer="yes")
@@ -57,10 +57,25 @@ async def test_listing_needs_the_scope_admin() -> None:
     """Prompts of a team are not its key makers' to read."""
     store = FakeSampleStore()
     await store.add([SAMPLE])
-    listing = ListSamples(store)
+    listing = ListSamples(store, FakeAuditLog(), lambda: MOMENT)
     assert (await listing(ListSamplesRequest(), ADMIN)).samples == [SAMPLE]
     with pytest.raises(Forbidden):
         await listing(ListSamplesRequest(), replace(ADMIN, scopes=frozenset({Scope.KEYS_WRITE})))
     for page_size in (-1, 101):
         with pytest.raises(InvalidRequest):
             await listing(ListSamplesRequest(page_size=page_size), ADMIN)
+
+
+async def test_who_reads_prompts_leaves_a_row() -> None:
+    """Of whom and how many, and no row where nothing was shown for want of the right."""
+    store, audit = FakeSampleStore(), FakeAuditLog()
+    await store.add([SAMPLE])
+    listing = ListSamples(store, audit, lambda: MOMENT)
+    with pytest.raises(Forbidden):
+        await listing(ListSamplesRequest(), replace(ADMIN, scopes=frozenset()))
+    await listing(ListSamplesRequest(key_id="abcdefghij23"), ADMIN)
+    await listing(ListSamplesRequest(), ADMIN)
+    assert [(row.action, row.who, row.subject, row.detail) for row in audit.events] == [
+        ("samples.list", Principal(key_id="a"), "abcdefghij23", "0 shown, of one key"),
+        ("samples.list", Principal(key_id="a"), "", "1 shown, of all keys"),
+    ]

@@ -88,6 +88,29 @@ async def test_a_flood_of_keys_keeps_no_token_out() -> None:
             await ask(some(), request)
 
 
+async def test_a_flood_keeps_no_token_out_that_was_good_before() -> None:
+    """To ask again about one that Auth called good costs nothing of what unknown ones have; once it is not, it does."""
+    auth, clock = SlowAuth(KEY), FakeClock()
+    ask = subject(auth, clock, asks_per_s=0.001, asks_burst=1, token_for_s=60)
+    credential, request = some(), AuthenticateRequest(jwt="x")
+    await ask(credential, request)
+    with pytest.raises(RateLimited):
+        await ask(some(), request)
+    clock.elapsed_s = 61
+    assert await ask(credential, request) is KEY
+    auth.answer = UpstreamError("auth does not answer")
+    clock.elapsed_s = 122
+    with pytest.raises(UpstreamError):
+        await ask(credential, request)
+    auth.answer = KeyExpired("the token has expired")
+    with pytest.raises(KeyExpired):
+        await ask(credential, request)
+    clock.elapsed_s = 200
+    with pytest.raises(RateLimited):
+        await ask(credential, request)
+    assert len(auth.asked) == 4
+
+
 async def test_good_tokens_are_remembered_until_they_end() -> None:
     """A JWT costs a call a minute, fewer seconds where it ends sooner, and a flood of bad ones does not displace it."""
     clock = FakeClock()

@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from gen.rpc import Peer
 from gen.weir.auth.v1 import AuditEvent
 from gen.weir.error.v1 import Reason
 from gen.weir.type.v1 import Principal
-from meshkit.errors import Forbidden, KeyInvalid, RateLimited, UpstreamError, WeirError
+from meshkit.errors import (
+    Forbidden,
+    InvalidRequest,
+    KeyExpired,
+    KeyInvalid,
+    RateLimited,
+    UpstreamError,
+    WeirError,
+)
 from meshkit.telemetry import Logger
+from services.auth.report_refusals import MAX_EVENTS
 from services.router.client_address import client_address
 from services.router.identity_settings import IdentitySettings
 from services.router.refusals import Refusals
@@ -122,6 +133,51 @@ async def test_a_report_that_fails_is_kept_and_bounded() -> None:
     (rows,) = audit.reports
     assert len(rows) == 3
     assert sum(row.count for row in rows) == 10
+
+
+async def test_no_report_is_longer_than_auth_takes() -> None:
+    """With the largest setting there are rows for all the others beside those told apart."""
+    audit = Audit()
+    refusals = subject(audit, FakeClock(), reported_refusals=900)
+    for number in range(1_001):
+        await refusals.refused(Forbidden("no"), "/a", f"{number}", None)
+    await refusals.refused(KeyExpired("no"), "/a", "", WHO)
+    await refusals.report()
+    assert max(map(len, audit.reports)) <= MAX_EVENTS
+    assert sum(row.count for rows in audit.reports for row in rows) == 1_002
+
+
+async def test_what_auth_will_never_take_is_given_up() -> None:
+    """Else nothing would reach the audit any more."""
+    audit = Audit()
+    refusals = subject(audit, FakeClock())
+    audit.failure = InvalidRequest("events: a row tells of no refusal")
+    await refusals.refused(BAD, "/a", "", None)
+    await refusals.report()
+    audit.failure = None
+    await refusals.refused(Forbidden("no"), "/a", "", WHO)
+    await refusals.report()
+    assert [[row.refused for row in rows] for rows in audit.reports] == [[Reason.FORBIDDEN]]
+
+
+async def test_a_report_that_is_broken_off_is_kept() -> None:
+    """A router that stops in the middle of one sends it with its last."""
+    audit = Audit()
+    never = asyncio.Event()
+
+    async def stuck(events: Sequence[AuditEvent]) -> None:
+        await never.wait()
+
+    refusals = Refusals(stuck, FakeClock(), IdentitySettings(), Logger("router", fd=-1))
+    await refusals.refused(BAD, "/a", "", None)
+    report = asyncio.create_task(refusals.report())
+    await asyncio.sleep(0)
+    report.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await report
+    refusals._report = audit
+    await refusals.report()
+    assert [row.count for rows in audit.reports for row in rows] == [1]
 
 
 def test_only_the_edge_says_where_a_request_comes_from() -> None:
