@@ -140,6 +140,9 @@ class RouterService:
             await self._attempts.start()
             exits.push_async_callback(self._attempts.stop, timedelta(seconds=self._block.feed_stop_s))
             exits.push_async_callback(self._leases.stop)
+            # What was noted since the last report: no refusal is lost to a restart.
+            exits.push_async_callback(self._refusals.report)
+            exits.push_async_callback(self._samples.send)
             watches: list[Watch] = [
                 self._keys,
                 self._refusals,

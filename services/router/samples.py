@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from gen.weir.auth.v1 import Sample
-from meshkit.errors import WeirError
+from meshkit.errors import InvalidRequest, WeirError
 from meshkit.telemetry import Logger
 from services.router.ports import Clock
 
@@ -45,11 +45,15 @@ class Samples:
             await self.send()
 
     async def send(self) -> None:
-        """Sends all that wait; those that cannot be sent wait on."""
+        """Sends all that wait; those that cannot be sent wait on, but for those that Auth will never take."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             try:
                 await self._send(batch)
+            except InvalidRequest as error:
+                self._log.warning(
+                    "auth does not take samples; they are lost", error=str(error), rows=len(batch)
+                )
             except WeirError as error:
                 if not self._fails:
                     self._log.warning("samples cannot be sent; they wait", error=str(error))

@@ -152,7 +152,7 @@ def test_inner_rooms_know_no_outer_ones() -> None:
 
 
 def test_domain_needs_nothing() -> None:
-    """A domain imports the standard library, contract messages, itself, and what is as pure: errors, networks, prices."""
+    """A domain imports the standard library, contract messages, itself, and what is as pure (networks, prices)."""
 
     def check(path: Path) -> Iterator[str]:
         own = (f"services.{path.relative_to(ROOT).parts[1]}.domain", *_PURE)

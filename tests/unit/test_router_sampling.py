@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dialects.chat_request import read
 from gen.weir.auth.v1 import Sample
 from gen.weir.type.v1 import Principal
-from meshkit.errors import UpstreamError
+from meshkit.errors import InvalidRequest, UpstreamError
 from meshkit.telemetry import Logger
 from services.router.answer import Answer, Asking
 from services.router.domain.permissions import Caller, Permissions
@@ -116,3 +117,20 @@ async def test_samples_wait_for_auth_and_are_bounded() -> None:
     await desk.samples.send()
     assert [int(sample.request_id) for sample in desk.table.kept] == list(range(50, WAITING + 50))
     assert max(desk.table.batches) == BATCH
+
+
+async def test_what_auth_will_never_take_keeps_nothing_back() -> None:
+    """Its batch is lost, and those behind it arrive."""
+    kept: list[Sample] = []
+
+    async def send(samples: Sequence[Sample]) -> None:
+        if any(not sample.request_id for sample in samples):
+            raise InvalidRequest("samples: one has no time")
+        kept.extend(samples)
+
+    samples = Samples(send, FakeClock(), Logger("router", fd=-1))
+    samples.add(Sample())
+    for number in range(1, BATCH + 3):
+        samples.add(Sample(request_id=str(number)))
+    await samples.send()
+    assert [sample.request_id for sample in kept] == [str(BATCH), str(BATCH + 1), str(BATCH + 2)]
