@@ -45,7 +45,8 @@ CALLERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType({
         "ChatCompletions", "Completions", "Responses", "Embeddings", "ListModels", "GetModel",
     ),
     **_rows("grpc.health.v1.Health", _EVERYBODY, "Check", "Watch"),
-    REFLECTION: _OPERATOR,
+    # Clients of the typed contract read it through the edge, which reaches routers alone.
+    REFLECTION: _FRONT,
 })  # fmt: skip
 """By the RPC's path. What has no row may be called by nobody."""
 

@@ -139,7 +139,8 @@ def _kill_under_load(doomed: Doomed, fate: Fate) -> None:
         assert [told for told in crowd.whole_since(killed_s) if told.ended_s < healthy_s]
     if fate.part.startswith("router"):
         assert aborted > 0
-    if fate.part in {"triton", "stub"}:
+    if fate.part == "triton":
+        # A dead stub may be noticed only when the model is loaded again; tests/faults has what follows once it is.
         assert _whole(crowd, killed_s, "gpt-4", "cloud")
 
 

@@ -29,7 +29,10 @@ class Reply(NamedTuple):
     body: bytes
 
 
-@pytest.fixture(scope="module", params=TOPOLOGIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"rates-{name}")) for name in TOPOLOGIES],
+)
 def limited(request: pytest.FixtureRequest, provider: Provider) -> Iterator[RunningWeir]:
     """A Weir with two workers, and a provider's models as the only targets."""
     home = Path(tempfile.mkdtemp(prefix="weir-rates-"))

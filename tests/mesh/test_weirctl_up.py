@@ -149,10 +149,12 @@ def test_from_up_to_down(weir: Weir, home: Path) -> None:
     assert (down.stdout, down.returncode) == ("Weir is down.\n", 0)
     assert not any(processes.alive(pid) for pid in _pids(state))
     assert sorted(path.name for path in home.iterdir()) == [
+        "admin-key",
         "demo-key",
         "log",
         "postgres",
         "spool",
+        "tls",
         "weir.yaml",
     ]
 

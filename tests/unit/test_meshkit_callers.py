@@ -58,7 +58,7 @@ def test_the_router_alone_spends(path: str) -> None:
 
 
 def test_who_may_ask_for_the_rest() -> None:
-    """Administration is the operator's, requests come by the edge, health is everybody's, reflection the operator's."""
+    """Administration is the operator's, requests come by the edge, health is everybody's."""
     auth = {path.rpartition("/")[2]: callers for path, callers in CALLERS.items() if ".Auth/" in path}
     assert {name for name, callers in auth.items() if callers == {"operator"}} == {
         "CreateKey", "ListKeys", "GetKey", "RotateKey", "RevokeKey", "SetKeySampling", "ListAudit", "ListSamples",
@@ -70,7 +70,7 @@ def test_who_may_ask_for_the_rest() -> None:
         if "weir.router." in path or "weir.openai." in path:
             assert callers == {"edge", "operator"}
     assert CALLERS[f"{HEALTH}Check"] == set(SERVICES)
-    assert CALLERS[REFLECTION] == {"operator"}
+    assert CALLERS[REFLECTION] == {"edge", "operator"}
 
 
 def test_an_unknown_method_is_nobody_s() -> None:
