@@ -13,6 +13,8 @@ Fields = dict[str, msgspec.Raw]
 
 MAX_FIELDS: Final = 256
 """OpenAI's own requests have about 40; a million of them would hold up the event loop for seconds."""
+MAX_NAME_CHARS: Final = 256
+"""Of a field. One of millions of escapes would hold it up as well."""
 _TOP_LEVEL = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY: Final = re.compile(rb'\s*[{,]\s*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*')
 _PLACE: Final = re.compile(r"^(.*) - at `\$(.*)`$", re.DOTALL)
@@ -33,6 +35,8 @@ def top_level(body: bytes) -> Fields:
         raise InvalidRequest("the body is nested too deeply") from error
     if len(fields) > MAX_FIELDS:
         raise InvalidRequest(f"the body has over {MAX_FIELDS} fields")
+    if max(map(len, fields), default=0) > MAX_NAME_CHARS:
+        raise InvalidRequest(f"the body has a field whose name is longer than {MAX_NAME_CHARS} characters")
     _refuse_repeated(body, fields)
     return fields
 

@@ -35,7 +35,8 @@ class LimitsBlock(Strict):
     teams: dict[Name, LimitSettings] = Field(default_factory=dict)
     """By `<org>/<team>`; `*` for each of the others."""
     models: dict[Name, LimitSettings] = Field(default_factory=dict)
-    """By the model's name, over all keys; `*` for each of the others."""
+    """By the model's name, over all keys; `*` for each of the others. A request counts for the model whose target is
+    asked first, which may be one of its fallbacks."""
 
 
 class AuthLimits(Strict):

@@ -7,13 +7,16 @@ from types import TracebackType
 from gen.rpc import RpcContext
 from gen.weir.auth.v1 import Scope
 from gen.weir.type.v1 import Principal
-from meshkit.errors import WeirError
+from meshkit.errors import Forbidden, WeirError
 from services.router.authenticate import Authenticate
 from services.router.client_address import client_address
 from services.router.domain.permissions import Caller
+from services.router.rates.refusals import OverLimit
 from services.router.refusals import REFUSED, Refusals
 
 AUTHORIZATION = "authorization"
+_OURS = (Forbidden, OverLimit)
+"""What a caller that came in is still refused for; the targets' own refusals are none of it."""
 
 
 class Door:
@@ -61,7 +64,7 @@ class _Opened:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, WeirError) and isinstance(error, REFUSED):
+        if isinstance(error, _OURS):
             await self._refused(error)
 
     async def _refused(self, error: WeirError) -> None:

@@ -31,9 +31,9 @@ class IdentitySettings(Strict):
     """How many good answers are remembered."""
     calm_refusals_per_s: PerSecond = 10.0
     """More refused keys than this a second are a flood."""
-    flood_delay_s: Annotated[float, Field(ge=0, le=60)] = 1.0
-    """How long the answer to a refused key is held back during a flood, in seconds: whoever waits for it sends no
-    further ones meanwhile."""
+    flood_answers_per_s: PerSecond = 50.0
+    """So many a second are then answered by each router, evenly; the others are held back until it is their turn, and
+    whoever waits for an answer sends no further ones meanwhile."""
     held_refusals: Annotated[int, Field(ge=0, le=100_000)] = 2_000
     """How many are held back at once; further ones are answered at once."""
     report_s: Seconds = 5.0

@@ -63,6 +63,7 @@ class Refusals:
             settings.calm_refusals_per_s, max(1.0, settings.calm_refusals_per_s * _FLOOD_BURST_S)
         )
         self._held = 0
+        self._last_turn_s = float("-inf")
         self._seen: dict[_Kind, tuple[datetime, int]] = {}
         self._report_fails = False
 
@@ -86,9 +87,15 @@ class Refusals:
             return
         self._held += 1
         try:
-            await self._clock.sleep(self._settings.flood_delay_s)
+            await self._clock.sleep(self._turn_s() - self._clock.monotonic())
         finally:
             self._held -= 1
+
+    def _turn_s(self) -> float:
+        """When the next one held back is answered: one after the other, so that none of them comes in a crowd."""
+        pause_s = 1.0 / self._settings.flood_answers_per_s
+        self._last_turn_s = max(self._clock.monotonic(), self._last_turn_s) + pause_s
+        return self._last_turn_s
 
     async def watch(self) -> None:
         """Reports until cancelled."""

@@ -13,5 +13,5 @@ from tests.harness.stronghold import Stronghold, running_stronghold
 def stronghold() -> Iterator[Stronghold]:
     """Two router workers behind the edge, separate services, one issuer."""
     # Tests try more bad keys a second than people do.
-    with running_stronghold(flood_delay_s=0.05) as running:
+    with running_stronghold(flood_answers_per_s=1_000) as running:
         yield running

@@ -45,6 +45,8 @@ CUT = [Piece(text="a", usage=Usage(input_tokens=5, output_tokens=1)), UpstreamEr
 CHAT = read(b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":50}')
 MODELS = {
     "chat": ModelSpec("chat", ("local", "cloud"), auto=False),
+    "small": ModelSpec("small", ("local",), auto=False),
+    "big": ModelSpec("big", ("cloud",), auto=False),
     "vectors": ModelSpec("vectors", ("embed",), auto=False, task=Task.EMBED),
 }
 
@@ -165,6 +167,26 @@ def test_every_attempt_counts() -> None:
     virtually(scenario())
 
 
+def test_an_absurd_count_spoils_nothing_for_good() -> None:
+    """A provider that says it used more than any limit uses this one up; Auth goes on taking what is reported."""
+    absurd = [Piece(text="a", finished=True, usage=Usage(input_tokens=2**63 - 1, output_tokens=2**63 - 1))]
+
+    async def scenario() -> None:
+        authority = _authority()
+        async with Desk(authority).running() as desk:
+            router = _Router(desk, absurd)
+            await router.ask(_asking())
+            await asyncio.sleep(1)
+            with pytest.raises(RateLimited):
+                await router.ask(_asking())
+            assert desk.holders == 1
+            assert desk.counted("weir_router_rate_exchange_failures_total") == 0
+            await asyncio.sleep(120)
+            await router.ask(_asking())
+
+    virtually(scenario())
+
+
 def test_all_targets_fail() -> None:
     """The error is the target's, and the request counts."""
 
@@ -247,6 +269,39 @@ def test_context(cap: bytes, error: type[WeirError] | None) -> None:
                 await router.ask(asking, request)
             assert router.held() == {}
             assert desk.counted("weir_router_rate_limited_total", kind="key", meter="context") == 1
+
+    virtually(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "wishes", "down"),
+    [
+        (b'"model":"small","fallbacks":["big"]', Wishes(targets=("cloud",)), False),
+        (b'"model":"small","fallbacks":["big"],"tools":[]', Wishes(), False),
+        (b'"model":"small","fallbacks":["big"]', Wishes(), True),
+        (b'"model":"big","fallbacks":["small"]', Wishes(), False),
+    ],
+    ids=["only a fallback's target", "which alone can do it", "the first is down", "itself"],
+)
+def test_a_limited_model_is_limited_as_a_fallback(body: bytes, wishes: Wishes, *, down: bool) -> None:
+    """The limits are those of the model whose target is asked first, however it came there."""
+    body = body.replace(
+        b'"tools":[]', b'"tools":[{"type":"function","function":{"name":"f","parameters":{}}}]'
+    )
+    request = read(b'{"messages":[{"role":"user","content":"hello there"}],"stream":true,' + body + b"}")
+
+    async def scenario() -> None:
+        async with Desk(_authority()).running() as desk:
+            router = _Router(desk, WHOLE, WHOLE)
+            router.targets["local"].up = not down
+            router.answer.take_over(
+                Subjects(LimitsBlock.model_validate({"models": {"big": {"context_tokens": 1}}}))
+            )
+            with pytest.raises(ContextTooLong, match="the model big's limit"):
+                await router.ask(_asking(None, wishes), request)
+            spared = replace(request, fallbacks=(), typed=replace(request.typed, model="chat"))
+            if not request.needs:
+                assert await router.ask(_asking(None), spared) == 2
 
     virtually(scenario())
 

@@ -49,19 +49,24 @@ def subject(audit: Audit, clock: FakeClock, **settings: float) -> Refusals:
     return Refusals(audit, clock, IdentitySettings.model_validate(settings), Logger("router", fd=-1))
 
 
-async def test_few_refusals_are_answered_at_once_and_a_flood_is_held_back() -> None:
-    """Ten a second wait for nothing; those beyond wait a second each, which slows down whoever waits for them."""
+async def test_few_refusals_are_answered_at_once_and_a_flood_in_turn() -> None:
+    """Ten a second wait for nothing; those beyond are answered evenly, fifty a second, however many there are."""
     clock = FakeClock()
-    refusals = subject(Audit(), clock, calm_refusals_per_s=10, flood_delay_s=1)
+    refusals = subject(Audit(), clock, calm_refusals_per_s=10, flood_answers_per_s=50)
     for tenth in range(50):
         clock.elapsed_s = tenth / 10
         await refusals.refused(BAD, "/a", "", None)
     assert clock.slept == []
-    clock.elapsed_s = 60
-    for _ in range(30):
+
+    class Still(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            self.slept.append(seconds)
+
+    still = Still()
+    refusals = subject(Audit(), still, calm_refusals_per_s=10, flood_answers_per_s=50)
+    for _ in range(120):
         await refusals.refused(BAD, "/a", "", None)
-    assert clock.slept
-    assert set(clock.slept) == {1}
+    assert still.slept == pytest.approx([number / 50 for number in range(1, 101)])
 
 
 async def test_a_known_caller_is_never_held_back() -> None:

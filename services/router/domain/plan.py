@@ -32,8 +32,16 @@ class Plan:
     """What will be tried, in order. `unsupported` is the parameter that took out every target, if it did."""
 
     model: str
+    """What was asked for."""
     steps: tuple[Step, ...]
     unsupported: str | None = None
+    first_model: str = ""
+    """Whose target comes first: a fallback where the caller, or what the request needs, passes over all before it."""
+
+    @property
+    def limited_as(self) -> str:
+        """The model whose limits apply: else nobody who names it as a fallback would keep within them."""
+        return self.first_model or self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ def make_plan(
         draw: a random number in [0, 1); for targets that share requests by weight.
     """
     steps: dict[str, Step] = {}
+    models: dict[str, str] = {}
     unsupported: list[str] = []
     for number, model in enumerate(wanted.models):
         named = [
@@ -83,12 +92,15 @@ def make_plan(
         ordered, reason = _order(model, wanted.prompt, by_priority(able, draw))
         why = f"fallback {model.name}" if number else reason
         steps.update({spec.name: Step(spec, why) for spec in ordered})
+        models |= {spec.name: model.name for spec in ordered}
     if wanted.only:
         steps = {name: Step(steps[name].target, _REQUESTED) for name in wanted.only if name in steps}
+    in_order = _up_first(tuple(steps.values()), is_up)
     return Plan(
         wanted.models[0].name,
-        _up_first(tuple(steps.values()), is_up),
+        in_order,
         unsupported[0] if unsupported and not steps else None,
+        models[in_order[0].target.name] if in_order else "",
     )
 
 

@@ -16,6 +16,9 @@ IDLE_S: Final = 1.0
 """A limit that nobody asked for in so long is given back as a whole."""
 REFUSED_S: Final = (0.1, 0.25)
 """How long it is remembered at least and at most that Auth has no more: a flood shall not cost it many calls."""
+MOST_USED: Final = 10**12
+"""Tokens that one request may have used: as much as the largest limit. A provider that counts more is mad, and Auth
+takes no total beyond its bounds: not this limit's alone would be reported no more."""
 _SPARE: Final = 1.25
 """Of what was asked for lately, so much is kept at hand for the time to come."""
 
@@ -262,6 +265,7 @@ class TokenSlice(Slice):
     @override
     def settle(self, taken: int, used: int, now_s: float) -> None:
         """What was not used is at hand again; what was used beyond it is booked."""
+        used = min(max(used, 0), MOST_USED)
         self.running -= taken
         self.at_hand += taken - used
         self.used_total += used

@@ -57,7 +57,7 @@ class LimitedAnswer:
         Raises ContextTooLong at once, and before the first arrival RateLimited; UpstreamError where limits cannot be
         checked.
         """
-        applying = self._subjects.of(asking.caller, plan.model)
+        applying = self._subjects.of(asking.caller, plan.limited_as)
         if applying is NOTHING:
             return self._answers.run(plan, request, asking)
         if applying.context is not None:

@@ -22,7 +22,11 @@ Need = tuple[Slice, int]
 """A slice, and what a request takes of it."""
 
 
-def used_up(need: Need, all_needs: Sequence[Need], now_s: float) -> RateLimited:
+class OverLimit(RateLimited):
+    """A limit of Weir's own: a target's RateLimited is nothing that the caller is refused for."""
+
+
+def used_up(need: Need, all_needs: Sequence[Need], now_s: float) -> OverLimit:
     """The error for a limit of which too little is left."""
     held, units = need
     takes = f", and this request may take {units}" if held.limit.meter is Meter.TOKENS else ""
@@ -32,7 +36,7 @@ def used_up(need: Need, all_needs: Sequence[Need], now_s: float) -> RateLimited:
     )
 
 
-def not_in_time(need: Need, all_needs: Sequence[Need], retry_s: float, now_s: float) -> RateLimited:
+def not_in_time(need: Need, all_needs: Sequence[Need], retry_s: float, now_s: float) -> OverLimit:
     """The error for a limit of which it could not be learned in time what is left."""
     held, _ = need
     return _limited(f"{_named(held)} could not be looked up in time; try again", retry_s, all_needs, now_s)
@@ -51,9 +55,9 @@ def _named(held: Slice) -> str:
     return f"{held.limit.whose}'s limit of {held.total} {_UNITS[held.limit.meter]}"
 
 
-def _limited(text: str, retry_s: float, all_needs: Sequence[Need], now_s: float) -> RateLimited:
+def _limited(text: str, retry_s: float, all_needs: Sequence[Need], now_s: float) -> OverLimit:
     headers = ratelimit_headers([held for held, _ in all_needs], now_s)
-    return RateLimited(
+    return OverLimit(
         text,
         retry_after=timedelta(seconds=retry_s),
         headers={name: str(value) for name, value in headers},
