@@ -11,8 +11,8 @@ from tests.harness.stronghold import MODEL, PRIVATE, Stronghold
 from tests.security.callers import BAD, CHAT_ROUTES, EMBED_ROUTES, OTHER_ROUTES, ROUTES, Http, Refusal
 
 pytestmark = pytest.mark.xdist_group("security")
-GOOD_WITHIN_S = 1.0
-"""A change of a key is known at every router so soon."""
+GOOD_WITHIN_S = 3.0
+"""A change of a key is known at every router so soon, also on a busy machine; on a quiet one it takes milliseconds."""
 
 
 @pytest.fixture(scope="module")
